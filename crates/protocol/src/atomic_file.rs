@@ -1,0 +1,118 @@
+//! Writing files so that a reader never sees half of one.
+//!
+//! Every file that another process reads is written here, and nowhere else.
+
+#![expect(clippy::disallowed_methods, reason = "this is the module that the ban points to")]
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// How sure it is that a file is there after a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It is: contents and name are on disk when the call returns.
+    Synced,
+    /// It may be missing, since it can be made again from the journal. It is never torn while the
+    /// machine runs.
+    Volatile,
+}
+
+/// Returns whether a reader of a folder should look at a file of that name: not hidden, not
+/// temporary.
+pub fn is_visible(name: &str) -> bool {
+    !name.starts_with('.') && !name.ends_with(".tmp")
+}
+
+/// Writes a new file; never replaces one that is there.
+///
+/// # Errors
+///
+/// * [`AlreadyExists`](io::ErrorKind::AlreadyExists) when there is a file of that name.
+/// * Any other I/O error. It is safe to call again.
+pub fn create(path: &Path, contents: &[u8], durability: Durability) -> io::Result<()> {
+    let partial = write_partial(path, contents, durability)?;
+    partial.persist_noclobber(path).map_err(|e| e.error)?;
+    sync_name(path, durability)
+}
+
+/// Writes a file, in place of one that may be there.
+///
+/// # Errors
+///
+/// Any I/O error; the old file is there then, or the new one, whole. It is safe to call again.
+pub fn replace(path: &Path, contents: &[u8], durability: Durability) -> io::Result<()> {
+    let partial = write_partial(path, contents, durability)?;
+    partial.persist(path).map_err(|e| e.error)?;
+    sync_name(path, durability)
+}
+
+/// Moves a file or folder to another name on the same file system, in place of a file that may be
+/// there.
+///
+/// # Errors
+///
+/// Any I/O error; nothing has moved then.
+pub fn move_to(from: &Path, to: &Path, durability: Durability) -> io::Result<()> {
+    fs::rename(from, to)?;
+    if parent(from) != parent(to) {
+        sync_name(from, durability)?;
+    }
+    sync_name(to, durability)
+}
+
+/// Removes a file. `Ok` when there is none.
+///
+/// # Errors
+///
+/// Any other I/O error.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes what is named in a folder survive a power cut.
+///
+/// # Errors
+///
+/// Any I/O error; after one nothing is known about the folder.
+pub fn sync_folder(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn write_partial(
+    path: &Path,
+    contents: &[u8],
+    durability: Durability,
+) -> io::Result<tempfile::NamedTempFile> {
+    // In the folder itself: a rename within one file system is atomic, across two it is a copy.
+    let mut partial = tempfile::Builder::new()
+        .prefix(".")
+        .suffix(".tmp")
+        // The reader may be another user, in a container; the default of 0600 would lock it out.
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(parent(path))?;
+    partial.write_all(contents)?;
+    if durability == Durability::Synced {
+        // Contents first, then the name: the other order can leave an empty file after a power cut.
+        partial.as_file().sync_all()?;
+    }
+    Ok(partial)
+}
+
+fn sync_name(path: &Path, durability: Durability) -> io::Result<()> {
+    match durability {
+        Durability::Synced => sync_folder(parent(path)),
+        Durability::Volatile => Ok(()),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,42 @@
+//! The files that the supervisor, its workers and people exchange.
+//!
+//! Each format is one type: [`Task`], [`Plan`], [`TaskResult`], [`Record`] (a line of the journal)
+//! and [`WorkerConfig`]. What people or containers write goes through [`strict`], which refuses
+//! what it does not understand and says where; what others read appears through [`atomic_file`];
+//! what a container wrote is opened through [`untrusted`]. There is no async code here.
+
+mod assignment;
+pub mod atomic_file;
+mod event;
+mod failure;
+mod ids;
+mod outcome;
+mod plan;
+pub mod schema;
+pub mod strict;
+mod task;
+mod time;
+pub mod untrusted;
+mod worker_config;
+
+pub use assignment::{
+    AgentSpec, Assignment, CANCEL_FILE, Driver, Input, OutputContract, SessionPlan,
+};
+pub use event::{Event, Record, RunMode, RunState, TaskSource};
+pub use failure::{FailureKind, TaskError};
+pub use ids::{
+    Attempt, InvalidId, ReplicaId, RunId, SessionId, ShortRunId, TaskId, Token, WorkerId,
+};
+pub use outcome::{Status, TaskResult, Usage};
+pub use plan::{Plan, PlanFault, PlanLimits, PlanTask};
+pub use task::{InvalidTask, OnDependencyFailure, Priority, Task, TaskFile, TaskKind, Verify};
+pub use time::Time;
+pub use worker_config::{
+    Auth, ContainerMode, InvalidWorkerConfig, Resources, WorkerConfig, WorkspaceMode,
+};
+
+/// The version of the formats that this build writes. It reads this one and refuses newer ones.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The worker that plans and synthesises.
+pub const ORCHESTRATOR: &str = "orchestrator";

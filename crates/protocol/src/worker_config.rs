@@ -1,0 +1,237 @@
+//! `worker.toml`: who a worker is.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::FORMAT_VERSION;
+use crate::task::check_limits;
+
+/// How long a container of a worker lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum ContainerMode {
+    /// It serves one attempt after another.
+    #[default]
+    Resident,
+    /// Each attempt gets a fresh one.
+    PerAttempt,
+}
+
+/// How an attempt sees the workspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum WorkspaceMode {
+    /// As it is, without the right to change it.
+    #[default]
+    ReadOnly,
+    /// A fresh copy that it may change; the copy goes with the attempt.
+    Copy,
+    /// As it is; every attempt of every replica may change it.
+    Shared,
+}
+
+/// Where the worker's credential is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Auth {
+    /// In the supervisor: the gateway adds the key on the way out.
+    #[default]
+    Gateway,
+    /// In `auth-homes/<worker>`, made by `supervisor auth login`.
+    Home,
+}
+
+/// What a container may use.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Memory in MiB, without swap.
+    pub memory_mib: u32,
+    /// CPU cores.
+    pub cpus: f64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// The size of `/tmp` in MiB. It counts as memory.
+    pub tmp_mib: u32,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        // The CLI needs about 200 MiB by itself; the rest is for what it runs.
+        Self { memory_mib: 2048, cpus: 2.0, pids: 512, tmp_mib: 512 }
+    }
+}
+
+/// `workspaces/<worker>/worker.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Worker", description = "worker.toml: who a worker is.")]
+pub struct WorkerConfig {
+    /// The version of this format; absent means 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// What the worker is for, in a sentence: the orchestrator chooses by it.
+    pub description: String,
+    /// The file with the system prompt, relative to the workspace.
+    #[serde(default)]
+    pub system_prompt: Option<String>,
+    /// A program to run instead of Claude Code, with its arguments.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// The model; the CLI's default when absent.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// The tools that the agent has.
+    #[serde(default = "default_tools")]
+    pub tools: Vec<String>,
+    /// How many containers of this worker may run at once.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 64))]
+    pub replicas: u32,
+    /// How long a container lives.
+    #[serde(default)]
+    pub container: ContainerMode,
+    /// How an attempt sees the workspace.
+    #[serde(default)]
+    pub workspace: WorkspaceMode,
+    /// Where the credential is.
+    #[serde(default)]
+    pub auth: Auth,
+    /// The container's image, if not the installation's.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Seconds that one attempt may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: u32,
+    /// Seconds that one attempt may be silent.
+    #[serde(default = "default_idle_timeout")]
+    pub idle_timeout: u32,
+    /// Further attempts after a failure that may pass.
+    #[serde(default = "default_retries")]
+    pub retries: u32,
+    /// The most tool rounds of an attempt.
+    #[serde(default)]
+    pub max_turns: Option<u32>,
+    /// The most that one attempt may spend, in US dollars.
+    #[serde(default)]
+    pub budget_usd: Option<f64>,
+    /// The file with the MCP servers, relative to the workspace.
+    #[serde(default)]
+    pub mcp: Option<String>,
+    /// Environment variables of the agent.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What a container may use.
+    #[serde(default)]
+    pub resources: Resources,
+}
+
+fn default_tools() -> Vec<String> {
+    ["Read", "Grep", "Glob", "Write", "Edit", "Bash", "Agent"].map(str::to_owned).to_vec()
+}
+
+fn default_replicas() -> u32 {
+    2
+}
+
+fn default_timeout() -> u32 {
+    1800
+}
+
+fn default_idle_timeout() -> u32 {
+    // Above the longest silence of the CLI that was seen to end well (405 s).
+    600
+}
+
+fn default_retries() -> u32 {
+    2
+}
+
+/// Why a `worker.toml` that parses is not a configuration.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum InvalidWorkerConfig {
+    /// It is not TOML, or has a field that is wrong.
+    #[error("{message}")]
+    Syntax {
+        /// What is wrong and where, in several lines.
+        message: String,
+    },
+    /// It is of a later version.
+    #[error("`version` is {0}, and this supervisor reads up to {FORMAT_VERSION}")]
+    Version(u32),
+    /// A field has a value that can't be.
+    #[error("`{field}` {why}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl WorkerConfig {
+    /// Returns the configuration that this text holds.
+    ///
+    /// # Errors
+    ///
+    /// See [`InvalidWorkerConfig`].
+    pub fn from_toml(text: &str) -> Result<Self, InvalidWorkerConfig> {
+        let config: Self = toml::from_str(text).map_err(|error| InvalidWorkerConfig::Syntax {
+            message: crate::strict::explain_toml(&error),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), InvalidWorkerConfig> {
+        let bad = |field, why: &str| Err(InvalidWorkerConfig::Field { field, why: why.to_owned() });
+        if let Some(version) = self.version.filter(|&version| version != FORMAT_VERSION) {
+            return Err(InvalidWorkerConfig::Version(version));
+        }
+        if self.description.trim().is_empty() {
+            return bad("description", "is empty; say what the worker is for, in a sentence");
+        }
+        if !(1..=64).contains(&self.replicas) {
+            return bad("replicas", "must be from 1 to 64");
+        }
+        if self.command.as_ref().is_some_and(Vec::is_empty) {
+            return bad("command", "is empty; name a program, or leave it out for Claude Code");
+        }
+        if !(1..=604_800).contains(&self.idle_timeout) {
+            return bad("idle_timeout", "must be from 1 to 604800 (seconds)");
+        }
+        if self.max_turns == Some(0) {
+            return bad("max_turns", "must be at least 1");
+        }
+        if self.resources.memory_mib < 64 {
+            return bad("resources.memory_mib", "must be at least 64");
+        }
+        if !(self.resources.cpus.is_finite() && self.resources.cpus > 0.0) {
+            return bad("resources.cpus", "must be more than 0");
+        }
+        if self.resources.pids < 16 {
+            return bad("resources.pids", "must be at least 16");
+        }
+        if self.resources.tmp_mib == 0 {
+            return bad("resources.tmp_mib", "must be at least 1");
+        }
+        for (field, path) in [("system_prompt", &self.system_prompt), ("mcp", &self.mcp)] {
+            if path.as_deref().is_some_and(|path| !is_inside(path)) {
+                return bad(field, "must be a path inside of the workspace");
+            }
+        }
+        let limits = check_limits(Some(self.timeout), Some(self.retries), self.budget_usd);
+        limits.map_err(|error| InvalidWorkerConfig::Syntax { message: error.to_string() })
+    }
+}
+
+fn is_inside(path: &str) -> bool {
+    use std::path::{Component, Path};
+    !path.is_empty() && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
+}
