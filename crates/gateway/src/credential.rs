@@ -1,0 +1,125 @@
+//! The key to the model's API.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, InvalidHeaderValue},
+};
+use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::headers::retain;
+
+/// The header that carries an API key.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// An API key, added to requests so that their sender need not have it.
+///
+/// The key's memory is overwritten when the last request that uses it is gone. hyper's write
+/// buffers hold copies while a request is being sent; those are not overwritten.
+pub struct Credential {
+    /// Shares one buffer with every request that carries it.
+    value: HeaderValue,
+}
+
+impl Credential {
+    /// Takes an API key, which goes out as `x-api-key`. White space around it is removed: keys
+    /// are often read from files that end in a newline.
+    ///
+    /// # Errors
+    ///
+    /// An empty key, or one with characters that a header can't carry, is refused. The error does
+    /// not contain it.
+    pub fn api_key(key: String) -> Result<Self, InvalidCredential> {
+        let key = Zeroizing::new(key);
+        let trimmed = key.trim();
+        if trimmed.is_empty() {
+            return Err(InvalidCredential::Empty);
+        }
+        if !trimmed.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(InvalidCredential::BadCharacter);
+        }
+        let bytes = Bytes::from_owner(Secret(trimmed.as_bytes().into()));
+        let mut value = HeaderValue::from_maybe_shared(bytes)
+            .map_err(|_: InvalidHeaderValue| InvalidCredential::BadCharacter)?;
+        value.set_sensitive(true);
+        Ok(Self { value })
+    }
+
+    /// Makes this the only credential in `headers`.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+        retain(headers, |name| name != AUTHORIZATION);
+        headers.insert(X_API_KEY, self.value.clone());
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(..)")
+    }
+}
+
+struct Secret(Box<[u8]>);
+
+impl AsRef<[u8]> for Secret {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// Why a text is not an API key. Never contains the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InvalidCredential {
+    /// There is no text.
+    #[error("the API key is empty")]
+    Empty,
+    /// There is a space, a control character or a character that is not ASCII.
+    #[error("the API key has a character in it that no key has")]
+    BadCharacter,
+}
+
+impl InvalidCredential {
+    /// Returns what the operator can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Empty => "Set ANTHROPIC_API_KEY, or unset it to rehearse.".to_owned(),
+            Self::BadCharacter => {
+                "Copy the key again, without quotes, spaces or line breaks.".to_owned()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_is_never_printed() {
+        let key = Credential::api_key("sk-ant-very-secret\n".to_owned()).unwrap();
+        let mut headers = HeaderMap::new();
+        key.apply(&mut headers);
+        assert_eq!(headers[X_API_KEY], "sk-ant-very-secret");
+        assert_eq!(format!("{key:?}"), "Credential(..)");
+        assert!(!format!("{headers:?}").contains("secret"));
+        let error = Credential::api_key("very secret".to_owned()).unwrap_err();
+        assert!(!format!("{error} {error:?} {}", error.hint()).contains("secret"));
+    }
+
+    #[test]
+    fn key_that_is_no_key_is_refused() {
+        let refused = |key: &str| Credential::api_key(key.to_owned()).unwrap_err();
+        assert_eq!(refused(" \n"), InvalidCredential::Empty);
+        assert_eq!(refused("a\r\nx-evil: 1"), InvalidCredential::BadCharacter);
+        assert_eq!(refused("ключ"), InvalidCredential::BadCharacter);
+    }
+}

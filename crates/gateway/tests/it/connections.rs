@@ -1,0 +1,115 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use gateway::limits::MAX_CONNECTIONS;
+use http::Response;
+use http_body_util::BodyExt as _;
+use tokio::{io::AsyncWriteExt as _, net::UnixStream};
+
+use crate::support::{
+    World, client, full, get, post, read_head, send, soon, unix_upstream, upstream,
+};
+
+#[tokio::test]
+async fn requests_one_after_another_share_a_connection_on_both_sides() {
+    let (url, taken) = upstream(|_| async { Response::new(full("ok")) }).await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", None).await;
+    let mut sender = client(replica.path()).await;
+
+    for _ in 0..10 {
+        soon("readiness", sender.ready()).await.unwrap();
+        let response = soon("an answer", sender.send_request(post(full("{}")))).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+    }
+
+    assert_eq!(taken.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn upstream_on_a_unix_socket_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("up.sock");
+    unix_upstream(&path, |request| async move {
+        let seen = format!("{} {:?}", request.uri(), request.headers()["host"]);
+        Response::new(full(seen))
+    });
+    let world = World::new(&format!("unix:{}", path.display()));
+    let replica = world.replica("marie-1", None).await;
+
+    let response = send(replica.path(), post(full("{}"))).await;
+
+    let seen = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(seen, "/v1/messages?beta=true \"localhost\"");
+}
+
+#[tokio::test]
+async fn connection_beyond_the_limit_waits_for_one_to_end() {
+    let (url, _) = upstream(|_| async { Response::new(full("ok")) }).await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", None).await;
+    let request = b"GET /v1/x HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut stream = UnixStream::connect(replica.path()).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        read_head(&mut stream).await;
+        open.push(stream);
+    }
+    let mut late = UnixStream::connect(replica.path()).await.unwrap();
+    late.write_all(request).await.unwrap();
+
+    // Can only be wrong in one direction: a slow machine makes it pass, never fail.
+    let answered = tokio::time::timeout(Duration::from_millis(200), late.readable()).await;
+    assert!(answered.is_err(), "connection {} was served", MAX_CONNECTIONS + 1);
+    open.pop();
+
+    assert!(read_head(&mut late).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn listener_that_is_closed_ends_its_connections_and_nobody_elses() {
+    let running = Arc::new(AtomicUsize::new(0));
+    struct Running(Arc<AtomicUsize>);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let (url, _) = upstream({
+        let running = Arc::clone(&running);
+        move |_| {
+            running.fetch_add(1, Ordering::SeqCst);
+            let guard = Running(Arc::clone(&running));
+            async {
+                let _guard = guard;
+                std::future::pending().await
+            }
+        }
+    })
+    .await;
+    let world = World::new(&url);
+    let (one, two) = (world.replica("one", None).await, world.replica("two", None).await);
+    let ask = |path: &std::path::Path| {
+        let path = path.to_owned();
+        tokio::spawn(async move { client(&path).await.send_request(get("/v1/x")).await })
+    };
+    let (first, second) = (ask(one.path()), ask(two.path()));
+    let count_is = async |n| {
+        while running.load(Ordering::SeqCst) != n {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("both requests", count_is(2)).await;
+
+    soon("the close", one.close()).await;
+
+    assert!(soon("the broken connection", first).await.unwrap().is_err());
+    soon("the upstream's end", count_is(1)).await;
+    assert!(!second.is_finished());
+}

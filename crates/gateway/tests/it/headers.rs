@@ -1,0 +1,143 @@
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
+
+use crate::support::{Body, World, full, post, raw_upstream, read_head, send, soon, upstream};
+
+/// Answers with the credentials it got.
+async fn whoami(request: Request<Incoming>) -> Response<Body> {
+    let all = |name| {
+        let values = request.headers().get_all(name).iter();
+        values.map(|value| value.to_str().unwrap()).collect::<Vec<_>>().join(",")
+    };
+    Response::new(full(format!("{}|{}", all("x-api-key"), all("authorization"))))
+}
+
+async fn ask(socket: &std::path::Path) -> String {
+    let mut request = post(full("{}"));
+    request.headers_mut().append("x-api-key", "dummy".parse().unwrap());
+    request.headers_mut().append("X-Api-Key", "dummy2".parse().unwrap());
+    request.headers_mut().append("authorization", "Bearer mine".parse().unwrap());
+    let response = send(socket, request).await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn key_replaces_every_credential_of_the_client() {
+    let (url, _) = upstream(whoami).await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", Some("sk-real")).await;
+
+    assert_eq!(ask(replica.path()).await, "sk-real|");
+}
+
+#[tokio::test]
+async fn without_a_key_the_clients_credentials_pass() {
+    let (url, _) = upstream(whoami).await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", None).await;
+
+    assert_eq!(ask(replica.path()).await, "dummy,dummy2|Bearer mine");
+}
+
+#[tokio::test]
+async fn each_replica_has_its_own_key() {
+    let (url, _) = upstream(whoami).await;
+    let world = World::new(&url);
+    let marie = world.replica("marie-1", Some("sk-marie")).await;
+    let paul = world.replica("paul-1", Some("sk-paul")).await;
+    let home = world.replica("home-1", None).await;
+
+    // More than once: their requests share the connections to the upstream.
+    for _ in 0..3 {
+        assert_eq!(ask(marie.path()).await, "sk-marie|");
+        assert_eq!(ask(paul.path()).await, "sk-paul|");
+        assert_eq!(ask(home.path()).await, "dummy,dummy2|Bearer mine");
+    }
+}
+
+#[tokio::test]
+async fn client_can_not_talk_the_gateway_out_of_the_key() {
+    let (url, _) = upstream(whoami).await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", Some("sk-real")).await;
+    let mut request = post(full("{}"));
+    request.headers_mut().insert("connection", "x-api-key, close".parse().unwrap());
+
+    let response = send(replica.path(), request).await;
+
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "sk-real|");
+}
+
+#[tokio::test]
+async fn heads_pass_to_the_letter_but_for_host_and_hop() {
+    let (listener, url) = raw_upstream().await;
+    let world = World::new(&format!("{url}/prefix"));
+    let replica = world.replica("marie-1", None).await;
+    let mut client = UnixStream::connect(replica.path()).await.unwrap();
+
+    client
+        .write_all(
+            b"POST /v1/messages?beta=true&q=%7e HTTP/1.1\r\nHost: inside\r\nX-Stainless-OS: Linux\r\n\
+              Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\naccept: a\r\nAccept: b\r\n\
+              User-Agent: claude-cli/2\r\nproxy-authorization: Basic x\r\nx-odd: caf\xc3\xa9\r\n\
+              Content-Length: 2\r\n\r\n{}",
+        )
+        .await
+        .unwrap();
+    let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
+
+    let host = url.strip_prefix("http://").unwrap();
+    assert_eq!(
+        read_head(&mut stream).await,
+        format!(
+            "POST /prefix/v1/messages?beta=true&q=%7e HTTP/1.1\r\nHost: {host}\r\n\
+             X-Stainless-OS: Linux\r\naccept: a\r\nAccept: b\r\nUser-Agent: claude-cli/2\r\n\
+             x-odd: café\r\nContent-Length: 2\r\n\r\n"
+        )
+    );
+
+    stream
+        .write_all(
+            b"HTTP/1.1 529 Overloaded Now\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\
+              Request-Id: req_1\r\nset-cookie: a\r\nSet-Cookie: b\r\nretry-after: 7\r\n\
+              Content-Length: 2\r\n\r\nno",
+        )
+        .await
+        .unwrap();
+
+    assert_eq!(
+        read_head(&mut client).await,
+        "HTTP/1.1 529 Overloaded Now\r\nRequest-Id: req_1\r\nset-cookie: a\r\nSet-Cookie: b\r\n\
+         retry-after: 7\r\nContent-Length: 2\r\n\r\n"
+    );
+    let mut body = [0; 2];
+    soon("the body", client.read_exact(&mut body)).await.unwrap();
+    assert_eq!(&body, b"no");
+}
+
+#[tokio::test]
+async fn request_with_two_framings_reaches_the_upstream_with_one() {
+    let (listener, url) = raw_upstream().await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", None).await;
+    let mut client = UnixStream::connect(replica.path()).await.unwrap();
+
+    client
+        .write_all(
+            b"POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\
+              transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        )
+        .await
+        .unwrap();
+    let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
+
+    let head = read_head(&mut stream).await;
+    assert!(!head.to_lowercase().contains("content-length"), "{head}");
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+}
