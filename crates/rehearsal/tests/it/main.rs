@@ -1,0 +1,9 @@
+//! The stand-in as a client sees it, without the CLI.
+
+mod caching;
+mod endpoints;
+mod faults;
+mod sockets;
+mod stock;
+mod streaming;
+mod support;
