@@ -1,0 +1,157 @@
+# `make` lists what there is. Recipes call compose/ and cargo; they hold no logic of their own beyond the order.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := help
+
+# Where `supervisor` goes: /usr/local where that can be written, else ~/.local.
+PREFIX ?= $(shell if [ -w /usr/local/bin ]; then echo /usr/local; else echo "$$HOME/.local"; fi)
+DOCKER ?= docker
+CARGO ?= cargo
+# Set to 1, a missing Docker engine or CLI is a failure of `make test`, not a skip.
+REQUIRE_DOCKER ?=
+# More arguments for `supervisor up`, as in `make up UP_ARGS='--runtime process'`, and for `cargo nextest run`.
+UP_ARGS ?=
+NEXTEST_ARGS ?=
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+SUPERVISOR = $(TARGET_DIR)/release/supervisor
+WORKER = $(TARGET_DIR)/$(HOST)/release/worker
+TOOLS := $(CURDIR)/.cache/tools
+SCRIPTS := compose/fetch-cli compose/base-image compose/image compose/service-image .ci/run
+DENY_VERSION := 0.20.2
+export DOCKER
+
+.PHONY: help
+help: ## List the targets
+	@echo "Two commands to a first answer:  make up  &&  supervisor submit examples/request.txt"
+	@echo
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+.PHONY: up
+up: install ## Build, install, fetch the CLI, make the image, start the daemon, say what to type next
+	@compose/fetch-cli
+	@compose/image --if-engine
+	@$(if $(CLI_CACHE),SUPERVISOR_CLAUDE="$$(compose/fetch-cli --path)" )'$(PREFIX)/bin/supervisor' up --detach $(UP_ARGS)
+
+.PHONY: down
+down: ## Stop the daemon and its containers; the next `make up` resumes what was interrupted
+	@supervisor='$(PREFIX)/bin/supervisor'; \
+	[ -x "$$supervisor" ] || supervisor=$$(command -v supervisor) || { echo "==> supervisor is not installed: nothing to stop"; exit 0; }; \
+	"$$supervisor" down
+
+.PHONY: test
+test: worker ## Run all tests; say what was skipped and why (REQUIRE_DOCKER=1: fail instead)
+	@skips='$(TARGET_DIR)/test-skips'; : >"$$skips"; failed=0; \
+	if [ '$(REQUIRE_DOCKER)' = 1 ]; then export REQUIRE_DOCKER=1; compose/fetch-cli; compose/image; \
+	else unset REQUIRE_DOCKER; compose/image --if-engine && compose/fetch-cli || echo "==> going on without: tests that need it are skipped"; fi; \
+	cli=$$(compose/fetch-cli --path); [ ! -x "$$cli" ] || export SUPERVISOR_CLAUDE="$${SUPERVISOR_CLAUDE:-$$cli}"; \
+	export TEST_SKIPS="$$skips" SUPERVISOR_WORKER='$(WORKER)'; \
+	echo "==> documentation tests"; $(CARGO) test --workspace --doc --quiet || failed=$$?; \
+	echo "==> tests"; \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --workspace $(NEXTEST_ARGS) || failed=$$?; \
+	else echo "==> cargo-nextest is not installed: using cargo test, without its time limits"; \
+	  $(CARGO) test --workspace --all-targets --no-fail-fast || failed=$$?; fi; \
+	if [ -s "$$skips" ]; then echo "==> skipped:"; sort -u "$$skips"; \
+	  if [ '$(REQUIRE_DOCKER)' = 1 ]; then echo "==> REQUIRE_DOCKER=1: a skip is a failure"; failed=$${failed/#0/1}; fi; \
+	else echo "==> nothing was skipped"; fi; \
+	exit $$failed
+
+.PHONY: image
+image: ## Make the image of worker containers, with its base image, where it is not up to date
+	@compose/image
+
+.PHONY: check
+check: check-fmt check-clippy check-deny check-generated check-docs check-scripts ## Formatting, lints, dependencies, generated files, documentation, scripts
+
+.PHONY: clean
+clean: ## Remove target, .cache and our images; never tasks, results, logins or the journal
+	@compose/image --remove
+	@rm -rf -- '$(TARGET_DIR)' .cache
+	@echo "==> removed target, .cache and our images; tasks, results, auth-homes and .supervisor are as they were"
+
+.PHONY: service
+service: service-image image ## Run the supervisor in a container, by Docker Compose (for servers)
+	@if $(DOCKER) compose version >/dev/null 2>&1; then compose='$(DOCKER) compose'; else compose=docker-compose; fi; \
+	COMPOSE_PROJECT_NAME="$${COMPOSE_PROJECT_NAME:-supervisor}" SUPERVISOR_DIR="$${SUPERVISOR_DIR:-$(CURDIR)}" SUPERVISOR_VERSION='$(VERSION)' $$compose -f compose/compose.yaml up -d
+
+.PHONY: service-image
+service-image: supervisor worker ## Make the image of the supervisor itself
+	@compose/service-image '$(VERSION)' '$(SUPERVISOR)' '$(WORKER)'
+
+# --- steps of the above -------------------------------------------------------------------------------------------
+
+.PHONY: cargo
+cargo:
+	@command -v $(CARGO) >/dev/null || { \
+	  echo "make: cargo is not on the PATH" >&2; \
+	  echo "  cure: install Rust $$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer (rustup), then open a new shell" >&2; exit 1; }
+
+.PHONY: supervisor
+supervisor: cargo
+	@echo "==> build: supervisor"
+	@$(CARGO) build --release --package supervisor
+
+# Static, because it is process 1 in images that may have no C library. With --target, RUSTFLAGS stay off the macros.
+.PHONY: worker
+worker: cargo
+	@case '$(HOST)' in *-linux-*) ;; *) \
+	  echo "make: the worker is a Linux program, and this host is $(HOST)" >&2; \
+	  echo "  cure: build on Linux (a virtual machine will do)" >&2; exit 1;; esac
+	@echo "==> build: worker (static)"
+	@RUSTFLAGS="$${RUSTFLAGS:-} -C target-feature=+crt-static" $(CARGO) build --release --package worker --target '$(HOST)'
+
+# A new file under a temporary name, then a rename: a running daemon keeps the file that it started from.
+.PHONY: install
+install: supervisor worker
+	@put() { cmp -s "$$1" "$$2" && return; mkdir -p "$$(dirname "$$2")"; cp -- "$$1" "$$2.new.$$$$"; mv -f -- "$$2.new.$$$$" "$$2"; echo "==> installed $$2"; }; \
+	put '$(WORKER)' '$(PREFIX)/lib/supervisor/worker'; \
+	put '$(SUPERVISOR)' '$(PREFIX)/bin/supervisor'; \
+	case ":$$PATH:" in *:'$(PREFIX)/bin':*) ;; *) echo "==> $(PREFIX)/bin is not on your PATH: export PATH=\"$(PREFIX)/bin:\$$PATH\"";; esac
+
+.PHONY: check-fmt
+check-fmt: cargo
+	@echo "==> formatting"
+	@$(CARGO) fmt --all --check
+
+.PHONY: check-clippy
+check-clippy: cargo
+	@echo "==> lints"
+	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# Built without optimisation: 45 s instead of minutes, and a check still takes under two.
+$(TOOLS)/bin/cargo-deny:
+	@echo "==> installing cargo-deny $(DENY_VERSION) into .cache/tools"
+	@CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR='$(TOOLS)/build' \
+	  $(CARGO) install --quiet --locked --debug --root '$(TOOLS)' cargo-deny@$(DENY_VERSION)
+	@rm -rf -- '$(TOOLS)/build'
+
+.PHONY: check-deny
+check-deny: cargo $(if $(shell command -v cargo-deny),,$(TOOLS)/bin/cargo-deny)
+	@echo "==> dependencies: licences, sources, bans"
+	@export PATH="$$PATH:$(TOOLS)/bin"; \
+	cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources; \
+	if timeout 120 cargo-deny --log-level off fetch db >/dev/null 2>&1; then \
+	  echo "==> dependencies: advisories"; cargo-deny --log-level error check advisories; \
+	else echo "==> dependencies: advisories not checked, their database can't be fetched"; fi
+
+# Schemas, completions and the command reference are compared by tests; a command named here compares them without.
+CHECK_GENERATED ?=
+.PHONY: check-generated
+check-generated:
+	@$(if $(CHECK_GENERATED),echo "==> generated files"; $(CHECK_GENERATED),:)
+
+.PHONY: check-docs
+check-docs: cargo
+	@echo "==> documentation"
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --workspace --quiet
+
+.PHONY: check-scripts
+check-scripts:
+	@if command -v shellcheck >/dev/null; then echo "==> scripts"; shellcheck --external-sources $(SCRIPTS) compose/lib.sh; \
+	else echo "==> scripts: not checked, shellcheck is not installed"; fi
+	@if $(DOCKER) compose version >/dev/null 2>&1; then $(DOCKER) compose -f compose/compose.yaml config --quiet; \
+	elif command -v docker-compose >/dev/null; then docker-compose -f compose/compose.yaml config --quiet; fi
