@@ -1,0 +1,252 @@
+//! What a step costs, counted in turns of loops and looks into indexes, for 100,000 tasks.
+
+use std::time::Duration;
+
+use protocol::{Event, PlanLimits, Priority, RunId, RunMode, Status, TaskFile, TaskSource, Time};
+
+use crate::{Command, Config, Input, Scheduler, Step, WorkerLimits, work};
+
+const TASKS: usize = 100_000;
+
+/// A scheduler that is watched: the work of each step is compared with what the step changed.
+struct Watched {
+    scheduler: Scheduler,
+    now: Time,
+    draws: u64,
+    live: Vec<(protocol::TaskId, protocol::ReplicaId)>,
+    worst: u64,
+    total: u64,
+    ended: usize,
+}
+
+impl Watched {
+    fn new() -> Self {
+        let limits = WorkerLimits {
+            replicas: 8,
+            per_attempt: false,
+            timeout: Duration::from_secs(60),
+            retries: 1,
+            resumes: true,
+        };
+        let config = Config {
+            workers: [("w".parse().unwrap(), limits)].into(),
+            max_running: 8,
+            plan: PlanLimits { tasks: 100, depth: 10 },
+            backoff_base: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(10),
+            aging: Duration::from_secs(600),
+            timeout_margin: Duration::from_secs(1),
+            stop_grace: Duration::from_secs(1),
+            max_lost: 3,
+        };
+        let mut watched = Self {
+            scheduler: Scheduler::new(config),
+            now: Time::from_millis(1),
+            draws: 0,
+            live: Vec::new(),
+            worst: 0,
+            total: 0,
+            ended: 0,
+        };
+        watched.step(
+            Input::OpenRun {
+                run: RunId::Adhoc,
+                short: "adhoc".parse().unwrap(),
+                name: None,
+                mode: RunMode::Adhoc,
+                request: None,
+                plan: None,
+                priority: Priority::Medium,
+                budget_usd: None,
+                rehearsal: true,
+            },
+            0,
+        );
+        watched
+    }
+
+    /// Takes a step that may touch that many edges of the graph.
+    fn step(&mut self, input: Input, edges: usize) -> Step {
+        let draws = &mut self.draws;
+        let mut rng = || {
+            *draws += 1;
+            *draws
+        };
+        work::take();
+        let step = self.scheduler.step(self.now, &mut rng, input).unwrap();
+        let done = work::take();
+        self.total += done;
+        let changed = 1 + edges + step.events.len() + step.commands.len();
+        self.worst = self.worst.max(done / changed as u64);
+        for command in &step.commands {
+            if let Command::Dispatch { task, replica, .. } = command {
+                self.live.push((task.clone(), replica.clone()));
+            }
+        }
+        for event in &step.events {
+            if let Event::TaskEnded { result, .. } = event {
+                self.ended += 1;
+                self.live.retain(|(task, _)| *task != result.task_id);
+            }
+        }
+        step
+    }
+
+    fn add(&mut self, name: &str, dependencies: &[String], edges: usize) {
+        let text = format!(
+            r#"{{"task_id": "{name}", "worker": "w", "description": "x", "dependencies": []}}"#
+        );
+        let file: TaskFile = protocol::strict::from_slice(text.as_bytes()).unwrap();
+        let mut task = file.into_task(None).unwrap();
+        task.dependencies = dependencies.iter().map(|name| name.parse().unwrap()).collect();
+        self.step(Input::AddTask { task, source: TaskSource::Api }, edges + dependencies.len());
+    }
+
+    /// Completes everything, one attempt after the other.
+    fn finish(&mut self, edges_of: impl Fn(&str) -> usize) {
+        while let Some((task, _)) = self.live.first().cloned() {
+            self.now = self.now + Duration::from_millis(1);
+            let entry = self.scheduler.task(&task).unwrap();
+            let live = entry.live().unwrap();
+            let mut report = protocol::TaskResult::without_report(
+                task.clone(),
+                RunId::Adhoc,
+                "w".parse().unwrap(),
+                Some(live.attempt),
+                Status::Complete,
+                protocol::TaskError::new(protocol::FailureKind::Invalid, ""),
+                self.now,
+            );
+            report.token = Some(live.token);
+            let edges = edges_of(task.as_str());
+            self.step(Input::AttemptReported { report }, edges);
+        }
+    }
+
+    /// Checks that all is done and that no step did more than `most` per thing that changed.
+    fn check(&self, tasks: usize, most: u64) {
+        assert_eq!(self.ended, tasks);
+        assert_eq!(self.scheduler.next_wakeup(), None);
+        assert!(self.worst <= most, "{} per thing that changed", self.worst);
+        assert!(self.total <= most * 8 * tasks as u64, "{} for {tasks} tasks", self.total);
+    }
+}
+
+#[test]
+fn independent_tasks_cost_the_same_each_however_many_there_are() {
+    let mut watched = Watched::new();
+    for n in 0..TASKS {
+        watched.add(&format!("t{n}"), &[], 0);
+    }
+    watched.finish(|_| 0);
+    watched.check(TASKS, 20);
+}
+
+#[test]
+fn layers_cost_what_their_edges_cost() {
+    let (width, layers) = (100, TASKS / 100);
+    let mut watched = Watched::new();
+    for n in 0..TASKS {
+        let layer = n / width;
+        let above: Vec<_> = (0..3)
+            .filter(|_| layer > 0)
+            .map(|d| format!("t{}", (layer - 1) * width + (n + d) % width))
+            .collect();
+        // Three more tasks in each layer above are on a longer path now, as far up as that counts.
+        let raised = 3 * layer.min(256).min(3 * width) * width;
+        watched.add(&format!("t{n}"), &above, if n % width == 0 { raised } else { 3 * width });
+    }
+    watched.finish(|_| 6);
+    assert_eq!(layers * width, TASKS);
+    assert_eq!(watched.ended, TASKS);
+    assert!(watched.worst <= 20, "{}", watched.worst);
+}
+
+#[test]
+fn chain_dropped_from_its_start_costs_no_more_than_the_longest_path_that_counts() {
+    let mut watched = Watched::new();
+    for n in 0..TASKS {
+        let above: Vec<_> =
+            (n > 0).then(|| format!("t{}", n.wrapping_sub(1))).into_iter().collect();
+        watched.add(&format!("t{n}"), &above, 256);
+    }
+    watched.finish(|_| 2);
+    assert_eq!(watched.ended, TASKS);
+    assert!(watched.worst <= 20, "{}", watched.worst);
+}
+
+#[test]
+fn chain_dropped_from_its_end_costs_the_same_for_each_task() {
+    let mut watched = Watched::new();
+    for n in (0..TASKS).rev() {
+        let above: Vec<_> =
+            (n > 0).then(|| format!("t{}", n.wrapping_sub(1))).into_iter().collect();
+        watched.add(&format!("t{n}"), &above, 0);
+    }
+    watched.finish(|_| 2);
+    watched.check(TASKS, 20);
+}
+
+#[test]
+fn chain_dropped_in_pairs_is_searched_for_cycles_at_its_short_end() {
+    let mut watched = Watched::new();
+    // 1, 3, 2, 5, 4, 7, 6, …: each even one has a task waiting for it and a long chain above.
+    let order = (1..TASKS - 1).map(|n| if n == 1 { 1 } else { (n + 1) ^ 1 });
+    let mut added = 0;
+    for n in order {
+        let above: Vec<_> = (n > 1).then(|| format!("t{}", n - 1)).into_iter().collect();
+        watched.add(&format!("t{n}"), &above, 2 * 256);
+        added += 1;
+    }
+    watched.finish(|_| 2);
+    assert!(watched.ended + 2 >= added, "{} of {added}", watched.ended);
+    assert!(watched.worst <= 20, "{}", watched.worst);
+}
+
+#[test]
+fn giant_fan_out_and_fan_in_cost_each_edge_once() {
+    let mut watched = Watched::new();
+    watched.add("root", &[], 0);
+    for n in 0..TASKS {
+        watched.add(&format!("t{n}"), &["root".to_owned()], 0);
+    }
+    let all: Vec<_> = (0..TASKS).map(|n| format!("t{n}")).collect();
+    watched.add("end", &all, 2 * TASKS);
+    watched.finish(|name| if name == "root" || name == "end" { TASKS } else { 2 });
+    watched.check(TASKS + 2, 20);
+}
+
+#[test]
+fn failure_at_the_top_of_a_long_chain_costs_what_it_skips() {
+    let mut watched = Watched::new();
+    for n in (0..TASKS).rev() {
+        let above: Vec<_> =
+            (n > 0).then(|| format!("t{}", n.wrapping_sub(1))).into_iter().collect();
+        watched.add(&format!("t{n}"), &above, 0);
+    }
+    let step = watched.step(
+        Input::AttemptUnstartable {
+            task: "t0".parse().unwrap(),
+            attempt: protocol::Attempt::FIRST,
+            error: protocol::TaskError::new(protocol::FailureKind::Invalid, "x"),
+        },
+        0,
+    );
+    assert_eq!(step.events.len(), TASKS + 1);
+    watched.check(TASKS, 20);
+}
+
+#[test]
+fn aging_costs_each_task_no_more_than_its_levels() {
+    let mut watched = Watched::new();
+    for n in 0..TASKS {
+        watched.add(&format!("t{n}"), &[], 0);
+    }
+    work::take();
+    for minutes in 0..60 {
+        watched.now = watched.now + Duration::from_secs(60 * minutes);
+        watched.scheduler.step(watched.now, &mut || 1, Input::Tick).unwrap();
+    }
+    let done = work::take();
+    assert!(done < 5 * TASKS as u64 * 3, "{done}");
+}

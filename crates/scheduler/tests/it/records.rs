@@ -1,0 +1,317 @@
+//! What the world itself knows of what was decided, to judge each further decision by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::{
+    Attempt, Event, FailureKind, OnDependencyFailure, ReplicaId, Status, TaskId, TaskKind, Time,
+};
+use scheduler::{Command, Config, Input, Phase, Scheduler, TaskState};
+
+/// What was recorded of a task.
+#[derive(Default)]
+struct Record {
+    last: Option<Attempt>,
+    live: Option<ReplicaId>,
+    ended: bool,
+    counted: u32,
+    lost: u32,
+    ooms: u32,
+    rejected: BTreeSet<Attempt>,
+    cancelled: bool,
+    not_before: Time,
+    /// When it has to be asked to stop.
+    deadline: Option<Time>,
+    /// When its replica has to be stopped.
+    kill_at: Option<Time>,
+    killed: bool,
+    /// It answers a run of which work was reset while its live attempt was out.
+    stale: bool,
+}
+
+pub(crate) struct Records {
+    config: Config,
+    tasks: BTreeMap<TaskId, Record>,
+    /// Replicas that were asked to stop and that nobody has said to be gone.
+    leaving: BTreeSet<ReplicaId>,
+    /// The replica that the input of this step says to be gone.
+    gone: Option<ReplicaId>,
+}
+
+impl Records {
+    pub(crate) fn new(config: Config) -> Self {
+        Self { config, tasks: BTreeMap::new(), leaving: BTreeSet::new(), gone: None }
+    }
+
+    pub(crate) fn said(&mut self, input: &Input) {
+        self.gone = None;
+        if let Input::ReplicaGone { replica, .. } = input {
+            self.leaving.remove(replica);
+            self.gone = Some(replica.clone());
+        }
+    }
+
+    /// Orders to stop are not recorded, so they are given again.
+    pub(crate) fn restarted(&mut self, scheduler: &Scheduler) {
+        self.leaving.clear();
+        self.gone = None;
+        for (id, record) in &mut self.tasks {
+            record.killed = false;
+            let live = scheduler.task(id).and_then(|entry| entry.live());
+            assert_eq!(live.map(|live| &live.replica), record.live.as_ref(), "{id:?}");
+        }
+    }
+
+    pub(crate) fn happened(&mut self, now: Time, event: &Event, scheduler: &Scheduler) {
+        match event {
+            Event::TaskAdded { task, .. } => {
+                let new = self.tasks.insert(task.id.clone(), Record::default()).is_none();
+                assert!(new, "{:?} was added twice", task.id);
+            }
+            Event::PlanRejected { task, .. } => {
+                let record = self.tasks.get_mut(task).unwrap();
+                record.rejected.extend(record.last);
+            }
+            Event::AttemptDispatched { task, attempt, replica, .. } => {
+                self.dispatched(now, task, *attempt, replica, scheduler);
+            }
+            Event::AttemptStarted { task, .. } => {
+                let timeout = self.timeout(task, scheduler);
+                let record = self.tasks.get_mut(task).unwrap();
+                record.deadline = Some(now + timeout + self.config.timeout_margin);
+            }
+            Event::AttemptStopping { task, error, .. } => {
+                let record = self.tasks.get_mut(task).unwrap();
+                assert!(record.live.is_some());
+                if error.kind == FailureKind::Timeout {
+                    assert!(record.deadline.is_some_and(|at| at <= now), "too early for {task:?}");
+                }
+                record.deadline = None;
+                record.kill_at = record.kill_at.or(Some(now + self.config.stop_grace));
+            }
+            Event::AttemptFailed { .. } => self.failed(now, event, scheduler),
+            Event::TaskEnded { result, because } => {
+                let record = self.tasks.get_mut(&result.task_id).unwrap();
+                assert!(!record.ended, "{:?} ended twice", result.task_id);
+                record.ended = true;
+                if result.status == Status::Complete {
+                    assert!(!record.stale, "{:?} has a gap", result.task_id);
+                    assert!(record.live.is_some(), "nobody did {:?}", result.task_id);
+                    assert!(!record.cancelled, "{:?} was cancelled", result.task_id);
+                }
+                assert_eq!(result.token, None);
+                assert_eq!(because.is_empty(), result.status != Status::Skipped);
+                if let Some(replica) =
+                    record.release().filter(|replica| Some(replica) != self.gone.as_ref())
+                {
+                    self.leaving.insert(replica);
+                }
+            }
+            Event::CancelRequested { task, run } => match task {
+                Some(task) => self.tasks.get_mut(task).unwrap().cancelled = true,
+                None => {
+                    for entry in scheduler.run_tasks(run) {
+                        let record = self.tasks.get_mut(&entry.task.id);
+                        // A torn write may have lost the tasks of this very step.
+                        if let Some(record) = record.filter(|record| !record.ended) {
+                            record.cancelled = true;
+                        }
+                    }
+                }
+            },
+            Event::TaskReset { task } => {
+                let record = self.tasks.get_mut(task).unwrap();
+                assert!(record.ended && record.live.is_none());
+                *record = Record { last: record.last, ..Record::default() };
+                let task = &scheduler.task(task).unwrap().task;
+                if task.kind == TaskKind::Work {
+                    let mut all = scheduler.run_tasks(&task.run);
+                    let answer = all.find(|entry| entry.task.kind == TaskKind::Synthesize);
+                    if let Some(answer) =
+                        answer.and_then(|entry| self.tasks.get_mut(&entry.task.id))
+                    {
+                        answer.stale = answer.live.is_some();
+                    }
+                }
+            }
+            Event::RunOpened { .. } | Event::PlanAccepted { .. } => {}
+            Event::RunEnded { run, .. } => {
+                for entry in scheduler.run_tasks(run) {
+                    let record = self.tasks.get(&entry.task.id);
+                    assert!(record.is_none_or(|record| record.ended), "{:?}", entry.task.id);
+                }
+            }
+        }
+    }
+
+    fn timeout(&self, task: &TaskId, scheduler: &Scheduler) -> std::time::Duration {
+        let task = &scheduler.task(task).unwrap().task;
+        task.timeout.unwrap_or(self.config.workers[&task.worker].timeout)
+    }
+
+    fn dispatched(
+        &mut self,
+        now: Time,
+        id: &TaskId,
+        attempt: Attempt,
+        replica: &ReplicaId,
+        scheduler: &Scheduler,
+    ) {
+        let task = &scheduler.task(id).unwrap().task;
+        for dependency in &task.dependencies {
+            let entry = scheduler.task(dependency);
+            let status = entry.and_then(|entry| entry.status());
+            let met = match task.on_dependency_failure {
+                OnDependencyFailure::Skip => status == Some(Status::Complete),
+                OnDependencyFailure::Run => status.is_some(),
+            };
+            assert!(met, "{id:?} was dispatched, and {dependency:?} is {entry:?}");
+        }
+        for (other, record) in &self.tasks {
+            assert_ne!(record.live.as_ref(), Some(replica), "{id:?} went to where {other:?} is");
+        }
+        assert!(!self.leaving.contains(replica), "{replica:?} is not gone yet");
+        let record = self.tasks.get_mut(id).unwrap();
+        assert!(!record.ended && record.live.is_none(), "a second attempt of {id:?}");
+        assert!(!record.cancelled, "{id:?} was cancelled");
+        assert!(Some(attempt) > record.last, "{attempt} of {id:?} came before");
+        assert!(now >= record.not_before, "{id:?} had to wait");
+        record.last = Some(attempt);
+        record.live = Some(replica.clone());
+    }
+
+    fn failed(&mut self, now: Time, event: &Event, scheduler: &Scheduler) {
+        let Event::AttemptFailed { task: id, attempt, error, counted, retry_at, .. } = event else {
+            return;
+        };
+        let task = &scheduler.task(id).unwrap().task;
+        let retries = task.retries.unwrap_or(self.config.workers[&task.worker].retries);
+        let record = self.tasks.get_mut(id).unwrap();
+        assert_eq!(record.last, Some(*attempt));
+        let rejected = record.rejected.contains(attempt);
+        record.counted += u32::from(*counted);
+        record.lost = if error.kind == FailureKind::WorkerLost { record.lost + 1 } else { 0 };
+        record.ooms += u32::from(error.kind == FailureKind::Oom);
+        use FailureKind::*;
+        let (counts, again) = match error.kind {
+            Cancelled => (false, false),
+            Auth | Billing => (false, true),
+            WorkerLost => (false, record.lost < self.config.max_lost),
+            Oom => (true, record.counted <= retries && record.ooms == 1),
+            BadOutput if rejected => (true, record.rejected.len() < 2),
+            Budget | Refused | Invalid | Dependency => (true, false),
+            _ => (true, record.counted <= retries),
+        };
+        let again = (again || record.stale) && !record.cancelled;
+        assert_eq!(*counted, counts && !record.stale, "{event:?}");
+        assert_eq!(retry_at.is_some(), again, "{event:?} of {retries} retries");
+        if let Some(at) = retry_at {
+            let failures = if error.kind == WorkerLost { record.lost } else { 0 } + record.counted;
+            let doubled = 1 << failures.saturating_sub(1).min(20);
+            let bound = (self.config.backoff_base * doubled).min(self.config.backoff_max);
+            assert!(*at >= now && *at <= now + bound, "{event:?} at {now}");
+            record.not_before = *at;
+        }
+        if let Some(replica) =
+            record.release().filter(|replica| Some(replica) != self.gone.as_ref())
+        {
+            self.leaving.insert(replica);
+        }
+    }
+
+    pub(crate) fn ordered(&mut self, now: Time, command: &Command, scheduler: &Scheduler) {
+        match command {
+            Command::StopReplica { replica } => {
+                match self.tasks.values_mut().find(|record| record.live.as_ref() == Some(replica)) {
+                    Some(record) => {
+                        assert!(
+                            record.kill_at.is_some_and(|at| at <= now),
+                            "{replica:?}: too early"
+                        );
+                        assert!(!record.killed, "{replica:?} was asked to stop twice");
+                        record.killed = true;
+                    }
+                    None => {
+                        self.leaving.insert(replica.clone());
+                    }
+                }
+            }
+            Command::Publish { task } => assert!(self.tasks[task].ended, "{task:?}"),
+            Command::Dispatch { task, attempt, replica } => {
+                assert_eq!(scheduler.attempt_on(replica), Some((task, *attempt)));
+            }
+            Command::WriteTaskFile { .. }
+            | Command::Interrupt { .. }
+            | Command::CloseRun { .. } => {}
+        }
+    }
+
+    /// Checks what must hold after each step.
+    pub(crate) fn check(&self, now: Time, scheduler: &Scheduler) {
+        let mut running = 0;
+        let mut per_worker = BTreeMap::<_, u32>::new();
+        for (id, record) in &self.tasks {
+            let entry = scheduler.task(id).unwrap();
+            assert_eq!(entry.status().is_some(), record.ended, "{id:?}");
+            assert_eq!(entry.live().map(|live| &live.replica), record.live.as_ref(), "{id:?}");
+            let wake = |at: Time| scheduler.next_wakeup().is_some_and(|wake| wake <= at);
+            if let Some(at) = record.deadline {
+                assert!(now < at, "{id:?} is past its deadline");
+                assert!(wake(at), "nobody will stop {id:?}");
+            }
+            if let Some(at) = record.kill_at {
+                assert_eq!(record.killed, now >= at, "{id:?} is to be stopped at {at}");
+                assert!(record.killed || wake(at), "nobody will stop {id:?}");
+            }
+            if let TaskState::Backoff { until } = entry.state {
+                assert_eq!(until, record.not_before);
+                assert!(now < until && wake(until), "nobody will start {id:?}");
+            }
+            if let Some(live) = entry.live() {
+                running += 1;
+                *per_worker.entry(entry.task.worker.clone()).or_default() += 1;
+                assert_eq!(scheduler.attempt_on(&live.replica), Some((id, live.attempt)));
+                assert!(
+                    !record.cancelled || matches!(live.phase, Phase::Stopping { .. }),
+                    "{id:?}"
+                );
+            }
+            let idle = matches!(entry.state, TaskState::Waiting);
+            assert_eq!(!scheduler.waiting_for(id).is_empty(), idle, "{id:?}: {entry:?}");
+        }
+        assert_eq!(scheduler.running(), running);
+        assert!(running <= self.config.max_running, "{running} at once");
+        assert!(scheduler.next_wakeup().is_none_or(|at| at > now), "it wakes for nothing");
+
+        for (worker, limits) in &self.config.workers {
+            let live = per_worker.get(worker).copied().unwrap_or_default();
+            assert!(live <= limits.replicas, "{live} of {worker:?}");
+            let of_worker = |replica: &&ReplicaId| {
+                replica.as_str().rsplit_once('-').is_some_and(|(name, _)| name == worker.as_str())
+            };
+            let leaving = u32::try_from(self.leaving.iter().filter(of_worker).count()).unwrap();
+            let room = running < self.config.max_running
+                && live + leaving < limits.replicas
+                && scheduler.paused().all(|(paused, _)| paused != worker);
+            for id in self.tasks.keys().filter(|_| room) {
+                let entry = scheduler.task(id).unwrap();
+                let idles = entry.task.worker == *worker && entry.state == TaskState::Ready;
+                assert!(!idles, "there is room for {id:?}");
+            }
+        }
+        for run in scheduler.runs() {
+            let answers = scheduler.run_tasks(&run.run);
+            assert!(answers.filter(|entry| entry.task.kind == TaskKind::Synthesize).count() <= 1);
+        }
+    }
+}
+
+impl Record {
+    /// Notes that the live attempt is over. Returns its replica if that has yet to be gone.
+    fn release(&mut self) -> Option<ReplicaId> {
+        self.deadline = None;
+        self.kill_at = None;
+        self.stale = false;
+        let replica = self.live.take();
+        replica.filter(|_| std::mem::take(&mut self.killed))
+    }
+}
