@@ -1,0 +1,72 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Run the attempts that appear in a slot, one after the other
+///
+/// Started by the supervisor, as process 1 of a worker's container or as its child.
+#[derive(Debug, Parser)]
+#[command(name = "worker", version)]
+pub(crate) struct Args {
+    /// The folder in which attempts appear
+    #[arg(long, value_name = "DIR", default_value = "/tasks")]
+    pub(crate) tasks: PathBuf,
+
+    /// The folder for their results
+    #[arg(long, value_name = "DIR", default_value = "/results")]
+    pub(crate) results: PathBuf,
+
+    /// The worker's files
+    #[arg(long, value_name = "DIR", default_value = "/workspace")]
+    pub(crate) workspace: PathBuf,
+
+    /// The agent's own folder, with its sessions
+    #[arg(long, value_name = "DIR", default_value = "/config")]
+    pub(crate) config_dir: PathBuf,
+
+    /// The socket that leads to the model's API
+    #[arg(long, value_name = "SOCKET", default_value = "/run/gateway/gateway.sock")]
+    pub(crate) gateway: PathBuf,
+
+    /// The Claude Code CLI
+    #[arg(long, value_name = "PATH", default_value = "claude")]
+    pub(crate) claude: PathBuf,
+
+    /// The agent's HOME; by default a fresh folder for each attempt
+    #[arg(long, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+
+    /// A folder of our own that is emptied before and after each attempt
+    ///
+    /// By default /tmp when this is process 1, otherwise a fresh folder there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+
+    /// End after one attempt
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Log what is found and decided, too
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_container_needs_no_options() {
+        let args = Args::parse_from(["worker"]);
+        assert_eq!(args.tasks, PathBuf::from("/tasks"));
+        assert_eq!(args.scratch, None);
+    }
+}

@@ -1,0 +1,54 @@
+//! Process 1 of a worker's container: takes an attempt from its slot, runs the agent, reports.
+//!
+//! One attempt at a time, all of it synchronous: [`service`] looks for work, [`attempt`] carries
+//! one attempt from its folder to its result, [`child`] watches over the one program that runs.
+//! The only other threads read and write that program's pipes and reap what has ended
+//! ([`process`]).
+
+mod args;
+mod artifacts;
+mod attempt;
+mod child;
+mod claude;
+mod command;
+mod delivery;
+mod environment;
+mod failure;
+mod lines;
+mod oom;
+mod paths;
+mod process;
+mod prompt;
+mod report;
+mod scratch;
+mod service;
+mod session;
+mod signals;
+mod slot;
+mod stream;
+mod text;
+mod transcript;
+mod usage;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .with_max_level(if args.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO })
+        .init();
+    match service::run(&args) {
+        Ok(end) => ExitCode::from(end.code()),
+        Err(fault) => {
+            // Not through the log: this is the answer to whoever started us.
+            eprintln!("worker: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The worker's life: one attempt after the other.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::process::{Pid, getpid};
+
+use crate::args::Args;
+use crate::attempt::{self, Worker};
+use crate::paths::Paths;
+use crate::process::{self, Processes};
+use crate::scratch;
+use crate::signals::Signals;
+use crate::slot::{Alarm, Slot};
+
+/// Held by the worker that serves the slot; it goes with its process.
+const LOCK: &str = ".worker.lock";
+
+/// How long to wait after the slot could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was started for one attempt, which is over.
+    Once,
+    /// That signal came.
+    Signal(u8),
+}
+
+impl End {
+    /// Returns the exit code.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Once => 0,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Serves a slot until a signal comes, or for one attempt.
+///
+/// # Errors
+///
+/// What is missing for that, for the person who starts it.
+pub(crate) fn run(args: &Args) -> Result<End, String> {
+    let paths = Paths::new(args).map_err(|e| format!("can't make the scratch folder: {e}"))?;
+    let signals = Signals::catch().map_err(|e| format!("can't catch signals: {e}"))?;
+    let processes = Processes::reap().map_err(|e| format!("can't reap processes: {e}"))?;
+    let _lock = lock(&paths.results)?;
+    clear_away(&paths)?;
+    let worker = Worker { paths, signals, processes };
+    let end = serve(&worker, args.once);
+    if args.scratch.is_none() && getpid() != Pid::INIT {
+        let _ = scratch::remove(&worker.paths.scratch);
+    }
+    end
+}
+
+fn serve(worker: &Worker, once: bool) -> Result<End, String> {
+    let Worker { paths, signals, .. } = worker;
+    // First the watch, then the scan: nothing appears in between unseen.
+    let alarm = Alarm::watch(&paths.tasks);
+    let mut slot = Slot::new(&paths.tasks, &paths.results);
+    slot.next().map_err(|e| format!("can't read {}: {e}", paths.tasks.display()))?;
+    tracing::info!(slot = %paths.results.display(), version = env!("CARGO_PKG_VERSION"), "Ready.");
+    loop {
+        if let Some(signal) = signals.raised() {
+            return Ok(End::Signal(signal));
+        }
+        let place = match slot.next() {
+            Ok(Some(place)) => place,
+            Ok(None) => {
+                alarm.wait(signals);
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(%error, "The slot can't be read.");
+                thread::sleep(PAUSE);
+                continue;
+            }
+        };
+        let span = tracing::info_span!("attempt", task = %place.task, attempt = %place.attempt);
+        let end = span.in_scope(|| attempt::run(worker, &place));
+        scratch::empty(&paths.scratch);
+        match end {
+            attempt::End::Interrupted(signal) => return Ok(End::Signal(signal)),
+            attempt::End::Reported => slot.handled(&place),
+        }
+        if once {
+            return Ok(End::Once);
+        }
+    }
+}
+
+fn lock(results: &Path) -> Result<File, String> {
+    let path = results.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|e| format!("can't write into {}: {e}", results.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => {
+            Err(format!("another worker serves this slot: {} is locked", path.display()))
+        }
+        Err(error) => Err(format!("can't lock {}: {}", path.display(), io::Error::from(error))),
+    }
+}
+
+/// Ends what an earlier worker of this slot left when it was killed. In a container there is
+/// nothing: it ends with its first process.
+fn clear_away(paths: &Paths) -> Result<(), String> {
+    if getpid() == Pid::INIT {
+        return Ok(());
+    }
+    let (name, value) = paths.mark();
+    let mark = format!("{name}={}", value.display());
+    match process::kill_marked(&mark, Duration::from_secs(5)) {
+        0 => Ok(()),
+        left => Err(format!("{left} processes of an earlier worker of this slot can't be ended")),
+    }
+}

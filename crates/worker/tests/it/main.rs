@@ -1,0 +1,10 @@
+//! The real binary in a slot of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
+#![expect(clippy::expect_used, reason = "a test that can't go on should say where")]
+#![expect(clippy::disallowed_methods, reason = "a test's own files, which nobody else reads")]
+
+mod claude;
+mod command;
+mod messages;
+mod slot;
