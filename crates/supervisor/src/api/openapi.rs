@@ -1,0 +1,94 @@
+//! The OpenAPI document of the API.
+
+use protocol::Plan;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::types::{
+    ApiError, Health, NewTask, RunOpened, RunSummary, Shutdown, StatusReport, SubmitRun, TargetName,
+    TaskAdded, TaskView, Transcript, WorkerView,
+};
+
+/// Returns the OpenAPI 3.1 document.
+pub fn document() -> Value {
+    let mut doc = Document {
+        schemas: SchemaGenerator::new(
+            SchemaSettings::openapi3().with(|s| s.definitions_path = "/components/schemas".into()),
+        ),
+        paths: Map::new(),
+    };
+    let (run, task, any) = (&["id"][..], &["id"][..], &["id"][..]);
+    doc.get::<Health>("/v1/health", "How the daemon is", &[]);
+    doc.get::<StatusReport>("/v1/status", "What runs, what waits and why; `run` asks for one run", &[]);
+    doc.post::<SubmitRun, RunOpened>("/v1/runs", "Submit a request or a plan", "201");
+    doc.get::<RunSummary>("/v1/runs/{id}", "A run's figures", run);
+    doc.get::<Plan>("/v1/runs/{id}/plan", "The plan of a run that is only split", run);
+    doc.get::<protocol::Record>(
+        "/v1/runs/{id}/events",
+        "What has happened, a line of JSON each (application/x-ndjson); `follow=true` goes on until \
+         the run ends, `after=SEQ` leaves out what was seen",
+        run,
+    );
+    doc.post::<NewTask, TaskAdded>("/v1/tasks", "Add one task without a plan", "201");
+    doc.get::<TaskView>("/v1/tasks/{id}", "A task, with its result when it has ended", task);
+    doc.post::<TargetName, Value>("/v1/cancel", "Put an end to a run or a task", "200");
+    doc.post::<TargetName, Value>("/v1/retry", "Do again what did not complete", "200");
+    doc.get::<Vec<WorkerView>>("/v1/workers", "The workers", &[]);
+    doc.get::<Vec<Transcript>>("/v1/logs/{id}", "The transcripts of a run, a task or a worker", any);
+    doc.post::<Shutdown, Value>("/v1/shutdown", "End the daemon", "202");
+    doc.get::<Value>("/v1/openapi.json", "This document", &[]);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "supervisor",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The API of the supervisor's daemon, on the unix socket `api.sock` in the \
+                            folder that `.supervisor/run` names.",
+        },
+        "paths": doc.paths,
+        "components": { "schemas": doc.schemas.take_definitions(true) },
+    })
+}
+
+struct Document {
+    schemas: SchemaGenerator,
+    paths: Map<String, Value>,
+}
+
+impl Document {
+    fn get<T: JsonSchema>(&mut self, path: &str, summary: &str, names: &[&str]) {
+        let parameters: Vec<_> = names
+            .iter()
+            .map(|name| {
+                json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
+            })
+            .collect();
+        let responses = self.responses::<T>("200");
+        let operation = json!({ "summary": summary, "parameters": parameters, "responses": responses });
+        self.paths.insert(path.to_owned(), json!({ "get": operation }));
+    }
+
+    fn post<B: JsonSchema, T: JsonSchema>(&mut self, path: &str, summary: &str, status: &str) {
+        let body = self.content::<B>();
+        let responses = self.responses::<T>(status);
+        let operation = json!({
+            "summary": summary,
+            "requestBody": { "required": true, "content": body },
+            "responses": responses,
+        });
+        self.paths.insert(path.to_owned(), json!({ "post": operation }));
+    }
+
+    fn responses<T: JsonSchema>(&mut self, status: &str) -> Value {
+        let (good, bad) = (self.content::<T>(), self.content::<ApiError>());
+        json!({
+            status: { "description": "Done", "content": good },
+            "default": { "description": "Why not", "content": bad },
+        })
+    }
+
+    fn content<T: JsonSchema>(&mut self) -> Value {
+        json!({ "application/json": { "schema": self.schemas.subschema_for::<T>() } })
+    }
+}

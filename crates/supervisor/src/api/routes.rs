@@ -1,0 +1,421 @@
+//! The routes: each asks the dispatcher, or reads a file that is known to be safe.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use protocol::{Event, Record, RunId, RunMode, strict};
+use scheduler::{Input, Target};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use super::types::{
+    ApiError, ErrorKind, Health, NewTask, RunView, Shutdown, StatusReport, SubmitRun, TargetName,
+    Transcript, WorkerView,
+};
+use crate::admit;
+use crate::dispatch::Dispatcher;
+use crate::failure::{Failure, FailureKind};
+use crate::inbox::Inbox;
+use crate::install::Installation;
+use crate::journal::{self, Committed};
+use crate::view;
+
+/// What the routes need.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The dispatcher.
+    pub inbox: Inbox,
+    /// How far the journals are safe.
+    pub committed: Committed,
+    /// The installation.
+    pub installation: Installation,
+    /// What does not change while the daemon runs; without notices.
+    pub health: Health,
+    /// Where to say that the daemon is to end.
+    pub shutdown: mpsc::UnboundedSender<Shutdown>,
+}
+
+/// Returns the routes.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route("/v1/status", get(status))
+        .route("/v1/runs", post(open_run))
+        .route("/v1/runs/{id}", get(run))
+        .route("/v1/runs/{id}/plan", get(plan))
+        .route("/v1/runs/{id}/events", get(events))
+        .route("/v1/tasks", post(add_task))
+        .route("/v1/tasks/{id}", get(task))
+        .route("/v1/cancel", post(cancel))
+        .route("/v1/retry", post(retry))
+        .route("/v1/workers", get(workers))
+        .route("/v1/logs/{id}", get(logs))
+        .route("/v1/shutdown", post(shut_down))
+        .route("/v1/openapi.json", get(async || Json(super::openapi::document())))
+        .fallback(async || missing("there is no such address").into_response())
+        // A plan of many tasks; a single file is bounded by the format.
+        .layer(DefaultBodyLimit::max(16 << 20))
+        .with_state(api)
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            ErrorKind::BadInput => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let kind = match failure.kind() {
+            FailureKind::BadInput => ErrorKind::BadInput,
+            FailureKind::Unavailable => ErrorKind::Unavailable,
+        };
+        let hint = failure.cure().map(str::to_owned);
+        Self { kind, message: failure.to_string(), causes: failure.causes(), hint }
+    }
+}
+
+fn error(kind: ErrorKind, message: impl Into<String>, hint: &str) -> ApiError {
+    let hint = (!hint.is_empty()).then(|| hint.to_owned());
+    ApiError { kind, message: message.into(), causes: Vec::new(), hint }
+}
+
+fn missing(message: impl Into<String>) -> ApiError {
+    error(ErrorKind::NotFound, message, "`supervisor status` lists runs and tasks.")
+}
+
+type Answer<T> = Result<T, ApiError>;
+
+impl Api {
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Dispatcher) -> T + Send + 'static,
+    ) -> Answer<T> {
+        self.inbox.ask(question).await.ok_or_else(|| {
+            error(ErrorKind::Unavailable, "the supervisor is ending", "Try again when it is up.")
+        })
+    }
+
+    fn health(&self, dispatcher: &Dispatcher) -> Health {
+        Health { notices: dispatcher.notices(), ..self.health.clone() }
+    }
+}
+
+/// Parses a body; unlike axum's own, it says which field is wrong and what to do.
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
+    strict::from_slice(bytes).map_err(|fault| {
+        let hint = fault.hint();
+        Failure::bad_input("the request's body is not right").because(fault).hint(hint).into()
+    })
+}
+
+async fn health(State(api): State<Api>) -> Answer<Json<Health>> {
+    let this = api.clone();
+    api.ask(move |d| Json(this.health(d))).await
+}
+
+#[derive(Debug, Deserialize)]
+struct StatusQuery {
+    run: Option<String>,
+}
+
+/// How many runs that have ended are shown where none was asked for.
+const ENDED_SHOWN: usize = 5;
+
+async fn status(
+    State(api): State<Api>,
+    Query(query): Query<StatusQuery>,
+) -> Answer<Json<StatusReport>> {
+    let this = api.clone();
+    api.ask(move |d| {
+        let runs = match &query.run {
+            Some(id) => vec![view_run(d, find_run(d, id)?)],
+            None => {
+                let runs: Vec<_> = d.scheduler().runs().collect();
+                let ended = runs.iter().filter(|run| view::has_ended(run)).count();
+                let mut hidden = ended.saturating_sub(ENDED_SHOWN);
+                let mut shown = Vec::new();
+                for run in runs {
+                    let idle =
+                        run.mode == RunMode::Adhoc && d.scheduler().run_tasks(&run.run).next().is_none();
+                    if view::has_ended(run) && hidden > 0 {
+                        hidden -= 1;
+                    } else if !idle {
+                        shown.push(view::run(d.scheduler(), run, d.now()));
+                    }
+                }
+                shown
+            }
+        };
+        Ok(Json(StatusReport { daemon: this.health(d), runs, workers: view_workers(d) }))
+    })
+    .await?
+}
+
+fn find_run(dispatcher: &Dispatcher, id: &str) -> Answer<RunId> {
+    view::find_run(dispatcher.scheduler(), id).ok_or_else(|| missing(format!("there is no run `{id}`")))
+}
+
+fn view_run(dispatcher: &Dispatcher, id: RunId) -> RunView {
+    match dispatcher.scheduler().run(&id) {
+        Some(run) => view::run(dispatcher.scheduler(), run, dispatcher.now()),
+        None => panic!("BUG: the run {id:?} was just there"),
+    }
+}
+
+fn view_workers(dispatcher: &Dispatcher) -> Vec<WorkerView> {
+    let scheduler = dispatcher.scheduler();
+    let view = |worker: &crate::workers::Worker| {
+        let replicas = (1..=worker.config.replicas)
+            .filter_map(|number| protocol::ReplicaId::new(&worker.id, number).ok());
+        let running = replicas.filter_map(|replica| {
+            let (task, attempt) = scheduler.attempt_on(&replica)?;
+            Some(format!("{replica}: {task}, attempt {attempt}"))
+        });
+        WorkerView {
+            worker: worker.id.clone(),
+            description: worker.config.description.clone(),
+            model: worker.config.model.clone(),
+            subagents: worker.subagents.keys().cloned().collect(),
+            replicas: worker.config.replicas,
+            running: running.collect(),
+            paused: scheduler.paused().find(|(id, _)| **id == worker.id).map(|(_, e)| e.clone()),
+            auth: match worker.config.auth {
+                protocol::Auth::Gateway => "gateway".to_owned(),
+                protocol::Auth::Home => "home".to_owned(),
+            },
+        }
+    };
+    dispatcher.workers().values().map(view).collect()
+}
+
+async fn workers(State(api): State<Api>) -> Answer<Json<Vec<WorkerView>>> {
+    api.ask(|d| Json(view_workers(d))).await
+}
+
+async fn open_run(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
+    let submitted: SubmitRun = body_of_any_size(&bytes)?;
+    let opened = api.ask(move |d| admit::run(d, submitted)).await??;
+    Ok((StatusCode::CREATED, Json(opened)).into_response())
+}
+
+/// A request may hold a plan of many tasks, larger than any single file.
+fn body_of_any_size<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
+    if bytes.len() <= strict::MAX_BYTES {
+        return body(bytes);
+    }
+    serde_json::from_slice(bytes).map_err(|fault| {
+        Failure::bad_input("the request's body is not right").because(fault).into()
+    })
+}
+
+async fn run(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
+    api.ask(move |d| {
+        let run = find_run(d, &id)?;
+        let summary = view::summary(d.scheduler(), d.installation(), run, d.now());
+        Ok(Json(summary.ok_or_else(|| missing(format!("there is no run `{id}`")))?).into_response())
+    })
+    .await?
+}
+
+async fn plan(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
+    api.ask(move |d| {
+        let run = find_run(d, &id)?;
+        match d.scheduler().run(&run).and_then(|run| run.plan.clone()) {
+            Some(plan) => Ok(Json(plan).into_response()),
+            None => Err(error(ErrorKind::Conflict, format!("the run `{id}` has no plan yet"), "")),
+        }
+    })
+    .await?
+}
+
+async fn add_task(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
+    let NewTask(json) = body(&bytes)?;
+    let added = api.ask(move |d| admit::new_task(d, json)).await??;
+    let status = if added.existed { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(added)).into_response())
+}
+
+async fn task(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
+    api.ask(move |d| {
+        let entry = id.parse().ok().and_then(|id| d.scheduler().task(&id));
+        let entry = entry.ok_or_else(|| missing(format!("there is no task `{id}`")))?;
+        let mut view = view::task(d.scheduler(), entry, d.now());
+        view.result = entry.result.as_deref().cloned();
+        Ok(Json(view).into_response())
+    })
+    .await?
+}
+
+async fn cancel(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
+    about(api, bytes, Input::Cancel).await
+}
+
+async fn retry(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
+    about(api, bytes, Input::Retry).await
+}
+
+async fn about(api: Api, bytes: Bytes, input: fn(Target) -> Input) -> Answer<Response> {
+    let TargetName { id } = body(&bytes)?;
+    api.ask(move |d| {
+        let target = admit::target(d, &id)
+            .ok_or_else(|| missing(format!("there is no run and no task `{id}`")))?;
+        d.request(input(target)).map_err(|refusal| ApiError {
+            kind: ErrorKind::Conflict,
+            ..ApiError::from(admit::failure(&refusal))
+        })?;
+        Ok(Json(serde_json::json!({})).into_response())
+    })
+    .await?
+}
+
+async fn logs(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
+    api.ask(move |d| {
+        let scheduler = d.scheduler();
+        let entries: Vec<_> = match admit::target(d, &id) {
+            Some(Target::Run(run)) => scheduler.run_tasks(&run).collect(),
+            Some(Target::Task(task)) => scheduler.task(&task).into_iter().collect(),
+            None => {
+                let worker = d.workers().keys().find(|worker| worker.as_str() == id);
+                let worker = worker.ok_or_else(|| {
+                    missing(format!("there is no run, no task and no worker `{id}`"))
+                })?;
+                let all = scheduler.runs().flat_map(|run| scheduler.run_tasks(&run.run));
+                all.filter(|entry| entry.task.worker == *worker).collect()
+            }
+        };
+        let transcripts: Vec<_> =
+            entries.into_iter().flat_map(|entry| transcripts(d.installation(), entry)).collect();
+        Ok(Json(transcripts).into_response())
+    })
+    .await?
+}
+
+fn transcripts(
+    installation: &Installation,
+    entry: &scheduler::TaskEntry,
+) -> impl Iterator<Item = Transcript> {
+    let task = &entry.task;
+    let last = entry.last_attempt.map_or(0, protocol::Attempt::get);
+    (1..=last).filter_map(protocol::Attempt::new).map(move |attempt| {
+        let live = entry.live().filter(|live| live.attempt == attempt);
+        let folder = match live {
+            Some(live) => installation
+                .result_slot(&task.worker, &live.replica)
+                .join(task.id.slot_name(attempt)),
+            None => installation.attempt(task.run, &task.id, attempt),
+        };
+        Transcript {
+            task_id: task.id.clone(),
+            worker: task.worker.clone(),
+            attempt,
+            path: folder.join("transcript.jsonl").to_string_lossy().into_owned(),
+            live: live.is_some(),
+        }
+    })
+}
+
+async fn shut_down(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
+    let shutdown: Shutdown = body(&bytes)?;
+    // The receiver is the daemon's main; it is there until the end.
+    let _ = api.shutdown.send(shutdown);
+    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct EventsQuery {
+    #[serde(default)]
+    follow: bool,
+    #[serde(default)]
+    after: u64,
+}
+
+async fn events(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+) -> Answer<Response> {
+    let run = api.ask(move |d| find_run(d, &id)).await??;
+    let reader = JournalReader {
+        path: api.installation.journal(run),
+        run,
+        committed: api.committed.clone(),
+        offset: 0,
+        query,
+    };
+    let lines = futures_util::stream::unfold(Some(reader), JournalReader::next);
+    let body = Body::from_stream(lines);
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Reads along with a journal: what is safe, and then what becomes safe.
+struct JournalReader {
+    path: PathBuf,
+    run: RunId,
+    committed: Committed,
+    offset: u64,
+    query: EventsQuery,
+}
+
+impl JournalReader {
+    async fn next(this: Option<Self>) -> Option<(Result<Bytes, std::io::Error>, Option<Self>)> {
+        let mut this = this?;
+        loop {
+            // Seen before the length is read, so that what comes after it is not missed.
+            this.committed.mark_seen();
+            let length = this.committed.length(this.run);
+            if this.offset < length {
+                let (path, from) = (this.path.clone(), this.offset);
+                let read = tokio::task::spawn_blocking(move || read_part(&path, from, length)).await;
+                let records = match read.map_err(std::io::Error::other).and_then(|records| records) {
+                    Ok(records) => records,
+                    Err(error) => return Some((Err(error), None)),
+                };
+                this.offset = length;
+                let ended = matches!(
+                    records.last().map(|record| &record.event),
+                    Some(Event::RunEnded { .. })
+                );
+                let after = this.query.after;
+                let lines = lines(records.iter().filter(|record| record.seq > after));
+                let next = (this.query.follow && !ended).then_some(this);
+                return Some((Ok(lines), next));
+            }
+            if !this.query.follow || !this.committed.changed().await {
+                return None;
+            }
+        }
+    }
+}
+
+fn read_part(path: &std::path::Path, from: u64, to: u64) -> std::io::Result<Vec<Record>> {
+    let mut file = std::fs::File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(to - from).read_to_end(&mut bytes)?;
+    journal::records(&bytes).map_err(std::io::Error::other)
+}
+
+fn lines<'a>(records: impl Iterator<Item = &'a Record>) -> Bytes {
+    let mut lines = Vec::new();
+    for record in records {
+        if serde_json::to_writer(&mut lines, record).is_ok() {
+            lines.push(b'\n');
+        }
+    }
+    lines.into()
+}

@@ -1,0 +1,346 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum, ValueHint};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    the run ended, but not every task is complete
+  2    the command line is wrong
+  3    bad input: a request, task, plan or configuration
+  4    the daemon can't be reached or can't start
+  130  interrupted; the run goes on";
+
+/// Run many Claude Code agents at once
+///
+/// Splits a request among specialised agents, runs each in a container of its own, keeps to the order
+/// that they depend on each other, and puts one answer together. Tasks, results and all that happens
+/// are plain files; an interrupted run goes on where it stopped.
+#[derive(Debug, Parser)]
+#[command(name = "supervisor", version, after_long_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    /// The installation: the folder with `workspaces/`, `tasks/` and `results/`
+    ///
+    /// By default the current folder, or the nearest above it that has a `supervisor.toml`.
+    #[arg(long, global = true, value_name = "DIR", env = "SUPERVISOR_DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+
+    /// When to use color
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+
+    /// Log more to stderr (can be repeated)
+    ///
+    /// `SUPERVISOR_LOG` takes a filter such as `supervisor=debug,bollard=info` and wins over this.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// The command to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the daemon
+    Up(UpArgs),
+    /// Stop the daemon and its workers; what was interrupted is resumed at the next `up`
+    Down(DownArgs),
+    /// Split a request, run its tasks, and answer it
+    Submit(SubmitArgs),
+    /// Split a request and print the plan; start nothing
+    Plan(PlanArgs),
+    /// Run one task without a plan
+    Task(TaskArgs),
+    /// Check task and plan files; start nothing
+    Check(CheckArgs),
+    /// Show what runs, what waits and why, and what failed and why
+    Status(StatusArgs),
+    /// Show what agents say and do
+    Logs(LogsArgs),
+    /// Print the answer of a run, or the result of a task
+    Result(ResultArgs),
+    /// Print what has happened in a run
+    Events(EventsArgs),
+    /// Put an end to a run or a task
+    Cancel(TargetArgs),
+    /// Do again what did not complete
+    Retry(TargetArgs),
+    /// List the workers
+    Workers(JsonArgs),
+    /// Sign workers in with a subscription of their own
+    #[command(subcommand)]
+    Auth(AuthCommand),
+    /// Look for everything that could stop a run, each with its cure
+    Doctor(DoctorArgs),
+    /// Print the JSON Schema of a file format
+    Schema(SchemaArgs),
+    /// Print a shell completion script
+    Completions(CompletionsArgs),
+}
+
+/// Which runtime to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeChoice {
+    /// Containers where an engine answers, else processes
+    #[default]
+    Auto,
+    /// Containers
+    Docker,
+    /// Plain processes, without a container's walls
+    Process,
+}
+
+/// Arguments of `supervisor up`.
+#[derive(Args, Debug)]
+pub struct UpArgs {
+    /// Go on in the background once the daemon is healthy
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// What runs the workers
+    #[arg(long, value_name = "RUNTIME", env = "SUPERVISOR_RUNTIME")]
+    pub runtime: Option<RuntimeChoice>,
+
+    /// Use the built-in stand-in for the model, even with a key
+    #[arg(long)]
+    pub rehearsal: bool,
+}
+
+/// Arguments of `supervisor down`.
+#[derive(Args, Debug)]
+pub struct DownArgs {
+    /// First let what runs come to its end
+    #[arg(long)]
+    pub drain: bool,
+}
+
+/// Arguments of `supervisor submit`.
+#[derive(Args, Debug)]
+pub struct SubmitArgs {
+    /// The request as text, or with --plan a plan; `-` reads standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// The file is a plan: nothing is left to split
+    #[arg(long)]
+    pub plan: bool,
+
+    /// Return as soon as the run is safe
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// A name for the run
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// The priority of its tasks
+    #[arg(long, value_name = "PRIORITY", default_value = "medium", value_parser = parse_priority)]
+    pub priority: protocol::Priority,
+
+    /// The most that the run may spend, in US dollars
+    #[arg(long, value_name = "USD", value_parser = parse_budget, allow_negative_numbers = true)]
+    pub budget: Option<f64>,
+
+    /// Print one line of JSON at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor plan`.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    /// The request as text; `-` reads standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// Print the plan as JSON, for `submit --plan`
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor task`.
+#[derive(Args, Debug)]
+pub struct TaskArgs {
+    /// The worker
+    pub worker: protocol::WorkerId,
+
+    /// What to do; `-` reads standard input
+    pub text: String,
+
+    /// A task that must be complete first (can be repeated)
+    #[arg(long, value_name = "TASK")]
+    pub after: Vec<protocol::TaskId>,
+
+    /// The name of the task; made up when left out
+    #[arg(long, value_name = "TASK")]
+    pub id: Option<protocol::TaskId>,
+
+    /// How soon, when several could run
+    #[arg(long, value_name = "PRIORITY", default_value = "medium", value_parser = parse_priority)]
+    pub priority: protocol::Priority,
+
+    /// Seconds that one attempt may take
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    pub timeout: Option<u32>,
+
+    /// Further attempts after a failure that may pass
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
+    pub retries: Option<u32>,
+
+    /// What becomes of it when a task that it depends on fails: skip or run
+    #[arg(long, value_name = "WHAT", default_value = "skip", value_parser = ["skip", "run"])]
+    pub on_dependency_failure: String,
+
+    /// The most that one attempt may spend, in US dollars
+    #[arg(long, value_name = "USD", value_parser = parse_budget, allow_negative_numbers = true)]
+    pub budget: Option<f64>,
+
+    /// A pattern that an artifact must match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub verify_artifact: Vec<String>,
+
+    /// A shell command that must end with 0, run in the folder of the artifacts
+    #[arg(long, value_name = "COMMAND")]
+    pub verify_command: Option<String>,
+
+    /// Return as soon as the task is safe
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor check`.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// Task and plan files
+    #[arg(required = true, value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+}
+
+/// Arguments of `supervisor status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// A run, by its id or short form; without it, all that are open and the last that ended
+    pub run: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor logs`.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// A run, a task or a worker
+    pub id: String,
+
+    /// Go on as more is said
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Arguments of `supervisor result`.
+#[derive(Args, Debug)]
+pub struct ResultArgs {
+    /// A run or a task
+    pub id: String,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor events`.
+#[derive(Args, Debug)]
+pub struct EventsArgs {
+    /// A run
+    pub run: String,
+
+    /// Go on as more happens
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Print the journal as it is: one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor cancel` and `supervisor retry`.
+#[derive(Args, Debug)]
+pub struct TargetArgs {
+    /// A run or a task
+    pub id: String,
+}
+
+/// Arguments of commands that only list.
+#[derive(Args, Debug)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do about a worker's own login.
+#[derive(Debug, Subcommand)]
+pub enum AuthCommand {
+    /// Sign a worker in
+    Login {
+        /// The worker
+        worker: protocol::WorkerId,
+    },
+    /// Show how workers are signed in
+    Status {
+        /// A worker; all of them when left out
+        worker: Option<protocol::WorkerId>,
+    },
+}
+
+/// Arguments of `supervisor doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Print each value of the configuration with its origin
+    #[arg(long)]
+    pub config: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor schema`.
+#[derive(Args, Debug)]
+pub struct SchemaArgs {
+    /// The format
+    #[arg(value_parser = protocol::schema::NAMES)]
+    pub name: String,
+}
+
+/// Arguments of `supervisor completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+fn parse_priority(text: &str) -> Result<protocol::Priority, String> {
+    match text {
+        "low" => Ok(protocol::Priority::Low),
+        "medium" => Ok(protocol::Priority::Medium),
+        "high" => Ok(protocol::Priority::High),
+        _ => Err("must be high, medium or low".to_owned()),
+    }
+}
+
+fn parse_budget(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(usd) if usd.is_finite() && usd > 0.0 => Ok(usd),
+        _ => Err("must be more than 0 (US dollars)".to_owned()),
+    }
+}

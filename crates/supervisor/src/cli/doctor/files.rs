@@ -1,0 +1,95 @@
+//! The installation's own files.
+
+use std::path::Path;
+
+use protocol::WorkerId;
+use rustix::fs::Access;
+use rustix::io::Errno;
+
+use super::Finding;
+use crate::cli::check;
+use crate::cli::text::{count, list};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::install::Installation;
+use crate::workers;
+
+/// Checks that the configuration can be read and has no wrong value.
+pub(super) fn check_configuration(
+    installation: &Installation,
+    config: Result<&Config, &Failure>,
+) -> Finding {
+    match config {
+        Ok(_) => Finding::ok("configuration", format!("{} is valid", installation.root().display())),
+        Err(failure) => Finding::failed("configuration", failure),
+    }
+}
+
+/// Checks each worker's folder, and that the orchestrator is among them.
+pub(super) fn check_workers(installation: &Installation) -> Vec<Finding> {
+    const CHECK: &str = "workers";
+    let all = check::workers(installation);
+    let mut findings: Vec<Finding> = all
+        .iter()
+        .filter_map(|worker| workers::load(installation, worker).err())
+        .map(|failure| Finding::failed(CHECK, &failure))
+        .collect();
+    let orchestrator = |worker: &&WorkerId| worker.as_str() == protocol::ORCHESTRATOR;
+    if !all.iter().any(|worker| orchestrator(&worker)) {
+        findings.push(Finding::problem(
+            CHECK,
+            "there is no orchestrator: no request can be split or answered",
+            "Bring back workspaces/orchestrator/ from the repository.",
+        ));
+    } else if all.len() == 1 {
+        findings.push(Finding::problem(
+            CHECK,
+            "there is nobody but the orchestrator",
+            "Make a folder in workspaces/ with a `worker.toml`; `supervisor schema worker` prints \
+             the format.",
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(CHECK, list(&all)));
+    }
+    findings
+}
+
+/// Checks that what runs leave behind can be written.
+pub(super) fn check_folders(installation: &Installation) -> Finding {
+    const CHECK: &str = "folders";
+    let root = installation.root();
+    let names = ["tasks", "results", ".supervisor"];
+    for name in names {
+        let folder = root.join(name);
+        // What is not there yet is made, in the folder above.
+        let place = if folder.exists() { folder.as_path() } else { root };
+        if let Err(error) = writable(place) {
+            let cure = match error {
+                Errno::ROFS => "The file system is read-only: use a copy elsewhere.".to_owned(),
+                _ => format!("Give it to the user who runs the supervisor: chown -R \"$USER\" {name}"),
+            };
+            let message = format!("{} can't be written: {error}", place.display());
+            return Finding::problem(CHECK, message, cure);
+        }
+    }
+    Finding::ok(CHECK, format!("{} can be written", list(names)))
+}
+
+fn writable(folder: &Path) -> Result<(), Errno> {
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+}
+
+/// Returns how many folders are watched: each worker's drops, and each replica's slot.
+pub(super) fn watched(installation: &Installation) -> u64 {
+    let slots = |worker: &WorkerId| {
+        let replicas = workers::load(installation, worker).map_or(1, |w| w.config.replicas);
+        1 + u64::from(replicas)
+    };
+    check::workers(installation).iter().map(slots).sum()
+}
+
+/// Returns in words what is watched.
+pub(super) fn folders(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), "folder")
+}

@@ -1,0 +1,137 @@
+//! `supervisor status`: what runs, what waits and why, what failed and why.
+
+use jiff::tz::TimeZone;
+use protocol::Time;
+
+use super::args::StatusArgs;
+use super::context::Context;
+use super::summary::{run_style, status_style};
+use super::table::{Cell, Table};
+use super::text::{
+    self, BAD, BOLD, NOTE, clean, count, duration, list, moment, one_line, paint,
+};
+use super::{Outcome, Stop, target};
+use crate::api::types::{Health, RunView, StatusReport, TaskStatus, TaskView, WorkerView};
+
+/// Carries out the command.
+pub(crate) async fn run(context: &mut Context, args: &StatusArgs) -> Result<Outcome, Stop> {
+    let path = match &args.run {
+        Some(run) => format!("/v1/status?run={}", target::name(run)?),
+        None => "/v1/status".to_owned(),
+    };
+    let report: StatusReport = context.client().await?.get(&path).await?;
+    if args.json {
+        context.screen.out_json(&report)?;
+    } else {
+        let text = render(&report, args.run.is_some(), text::now(), &context.zone);
+        context.screen.out(&text)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Returns the report as text; about one run only, if it was asked for.
+pub(crate) fn render(report: &StatusReport, one: bool, now: Time, zone: &TimeZone) -> String {
+    let mut text = String::new();
+    if !one {
+        text.push_str(&daemon(&report.daemon, zone));
+    }
+    for worker in &report.workers {
+        text.push_str(&paused(worker));
+    }
+    if report.runs.is_empty() {
+        text.push_str("\nNo run is open. `supervisor submit FILE` begins one.\n");
+    }
+    for run in &report.runs {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&one_run(run, now, zone));
+    }
+    text
+}
+
+fn daemon(health: &Health, zone: &TimeZone) -> String {
+    let model = match health.rehearsal {
+        true => paint(NOTE, "rehearsal (no model is asked)"),
+        false => health.upstream.clone(),
+    };
+    let mut text = format!(
+        "{} serves {} since {} (process {}, version {})\nWorkers run as {}; model: {model}\n",
+        paint(BOLD, "The supervisor"),
+        health.folder,
+        moment(health.started_at, zone),
+        health.pid,
+        health.version,
+        runtime(&health.runtime),
+    );
+    for notice in &health.notices {
+        text.push_str(&format!("{} {}\n", paint(NOTE, "Note:"), clean(notice)));
+    }
+    text
+}
+
+/// Returns a runtime in words.
+pub(crate) fn runtime(name: &str) -> String {
+    match name {
+        "docker" => "containers".to_owned(),
+        "process" => "plain processes, without a container's walls".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn paused(worker: &WorkerView) -> String {
+    let Some(error) = &worker.paused else {
+        return String::new();
+    };
+    let name = paint(BAD, format!("{} is paused", worker.worker));
+    let mut text = format!("{name} ({}): {}\n", error.kind, one_line(&error.message, 500));
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("  Hint: {}\n", one_line(hint, 500)));
+    }
+    text
+}
+
+fn one_run(run: &RunView, now: Time, zone: &TimeZone) -> String {
+    let name = run.name.as_ref().map(|name| format!(" ({})", one_line(name, 60)));
+    let ended = run.tasks.iter().filter(|task| task.status.has_ended()).count();
+    let mut text = format!(
+        "{}{}: {}, {ended} of {} ended, opened {}\n",
+        paint(BOLD, format!("Run {}", run.short)),
+        name.unwrap_or_default(),
+        paint(run_style(run.state), run.state.as_str()),
+        count(run.tasks.len(), "task"),
+        moment(run.opened_at, zone),
+    );
+    if run.tasks.is_empty() {
+        return text;
+    }
+    let mut table = Table::new(&["TASK", "WORKER", "STATUS", ">ATTEMPT", "NOTE"]);
+    for task in &run.tasks {
+        table.row([
+            task.task_id.as_str().into(),
+            task.worker.as_str().into(),
+            Cell::styled(status_style(task.status), task.status.as_str()),
+            task.attempt.map_or_else(|| "-".to_owned(), |attempt| attempt.to_string()).into(),
+            note(task, now).into(),
+        ]);
+    }
+    text.push_str(&table.render());
+    text
+}
+
+/// Returns what there is to say of a task: why it waits or did not complete, how long it runs.
+fn note(task: &TaskView, now: Time) -> String {
+    let mut parts = Vec::new();
+    if task.status == TaskStatus::Running
+        && let Some(since) = task.since
+    {
+        parts.push(format!("for {}", duration(now.since(since).as_secs_f64())));
+    }
+    if !task.waiting_for.is_empty() {
+        parts.push(format!("waits for {}", list(&task.waiting_for)));
+    }
+    if let Some(reason) = &task.reason {
+        parts.push(one_line(reason, 200));
+    }
+    parts.join("; ")
+}

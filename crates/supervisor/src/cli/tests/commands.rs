@@ -1,0 +1,287 @@
+//! Commands that are not about one run.
+
+use std::fs;
+
+use axum::Router;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use super::world::{World, answers, json as answer};
+
+#[tokio::test]
+async fn without_a_daemon_every_command_says_how_to_start_it() {
+    let world = World::new();
+    world.file("request.txt", "Do it.\n");
+    let request = world.path("request.txt");
+    for args in [
+        &["submit", &request][..],
+        &["plan", &request],
+        &["task", "marie", "x"],
+        &["status"],
+        &["workers"],
+        &["events", "k3f9", "--json"],
+        &["logs", "k3f9"],
+        &["result", "k3f9"],
+        &["cancel", "k3f9"],
+        &["retry", "k3f9"],
+    ] {
+        let did = world.run(args).await;
+        assert_eq!((did.code, did.out.as_str()), (4, ""), "{args:?}");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(did.err, @"");
+        }
+    }
+}
+
+#[tokio::test]
+async fn socket_that_a_dead_daemon_left_behind_is_no_daemon() {
+    let world = World::new();
+    fs::create_dir(world.dir.path().join("sockets")).unwrap();
+    world.file(".supervisor/run", &format!("{}\n", world.path("sockets")));
+    drop(std::os::unix::net::UnixListener::bind(world.path("sockets/api.sock")).unwrap());
+    let did = world.run(&["status"]).await;
+    assert_eq!(did.code, 4);
+    insta::assert_snapshot!(did.err, @"");
+}
+
+#[tokio::test]
+async fn what_the_daemon_refuses_is_told_with_its_causes_and_cure() {
+    let refuse = |status: u16, kind: &'static str| {
+        let body = json!({
+            "kind": kind, "message": "the plan can't be carried out",
+            "causes": ["two tasks have the id `a`", "innermost"], "hint": "Rename one of them.",
+        });
+        World::with_daemon(
+            Router::new().route("/v1/cancel", post(async move || answer(status, body))),
+        )
+    };
+    let did = refuse(422, "bad_input").run(&["cancel", "k3f9"]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"");
+    assert_eq!(refuse(404, "not_found").run(&["cancel", "k3f9"]).await.code, 3);
+    assert_eq!(refuse(409, "conflict").run(&["cancel", "k3f9"]).await.code, 3);
+    assert_eq!(refuse(503, "unavailable").run(&["cancel", "k3f9"]).await.code, 4);
+}
+
+fn health() -> Value {
+    json!({
+        "version": "0.1.0", "pid": 12, "started_at": "2026-11-20T12:00:00Z", "folder": "/srv/team",
+        "runtime": "process", "rehearsal": true, "upstream": "rehearsal",
+        "notices": ["tasks/ is looked at every 2 s: its file system raises no events"],
+    })
+}
+
+fn worker(name: &str, running: &[&str], paused: Value) -> Value {
+    json!({
+        "worker": name, "description": "Dance teacher of the studio", "model": "claude-sonnet-5-5",
+        "subagents": ["choreography-analyzer"], "replicas": 2, "running": running,
+        "paused": paused, "auth": "gateway",
+    })
+}
+
+fn status() -> Value {
+    let task = |id: &str, status: &str, attempt: Value, waiting_for: &[&str], reason: Value| {
+        json!({
+            "task_id": id, "run": "adhoc", "worker": "marie", "status": status, "attempt": attempt,
+            "waiting_for": waiting_for, "reason": reason, "since": null, "title": "Do it",
+            "cost_usd": 0.0,
+        })
+    };
+    let tasks = [
+        task("k3f9.a", "complete", json!(1), &[], Value::Null),
+        task("k3f9.b", "running", json!(2), &[], json!("on marie-1")),
+        task("k3f9.c", "waiting", Value::Null, &["k3f9.a", "k3f9.b"], Value::Null),
+        task("k3f9.d", "failed", json!(3), &[], json!("timeout: it took longer than 300 s")),
+    ];
+    let paused = json!({ "kind": "auth", "message": "401", "hint": "Give another key." });
+    json!({
+        "daemon": health(),
+        "runs": [{
+            "run": "0199f0f0-0000-7000-8000-000000000001", "short": "k3f9", "name": "Term report",
+            "state": "executing", "opened_at": "2026-11-20T12:00:00Z", "tasks": tasks,
+        }],
+        "workers": [worker("marie", &[], paused), worker("anga", &["anga-1: k3f9.b, attempt 2"], Value::Null)],
+    })
+}
+
+#[tokio::test]
+async fn status_says_what_runs_what_waits_and_why() {
+    let world = World::with_daemon(answers(&[("/v1/status", status())]));
+    insta::assert_snapshot!(world.run(&["status"]).await.out, @"");
+    let json = world.run(&["status", "--json"]).await.out;
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["runs"], status()["runs"]);
+}
+
+#[tokio::test]
+async fn workers_are_listed_with_what_they_do() {
+    let workers = status()["workers"].clone();
+    let world = World::with_daemon(answers(&[("/v1/workers", workers)]));
+    insta::assert_snapshot!(world.run(&["workers"]).await.out, @"");
+}
+
+#[tokio::test]
+async fn check_tells_good_files_from_bad_ones() {
+    let world = World::new();
+    let task = |id: &str, worker: &str, needs: &str| {
+        format!(
+            "{{\"task_id\": \"{id}\", \"worker\": \"{worker}\", \"description\": \"x\", \
+             \"dependencies\": [{needs}]}}"
+        )
+    };
+    world.file("good.json", &task("good", "marie", "\"later\""));
+    world.file("tasks/anga/mine.json", "{\"task_id\": \"mine\", \"description\": \"x\"}");
+    world.file("anyone.json", "{\"task_id\": \"anyone\", \"description\": \"x\"}");
+    world.file("plan.json", "{\"tasks\": [{\"id\": \"a\", \"worker\": \"anga\", \"description\": \"x\"}]}");
+    let path = |name: &str| world.path(name);
+    let files = ["good.json", "tasks/anga/mine.json", "anyone.json", "plan.json"].map(path);
+    let mut args = vec!["check"];
+    args.extend(files.iter().map(String::as_str));
+    let did = world.run(&args).await;
+    assert_eq!((did.code, did.err.as_str()), (0, ""));
+    insta::assert_snapshot!(did.out, @"");
+
+    world.file("other-name.json", &task("one", "marie", ""));
+    world.file("typo.json", "{\n  \"task_id\": \"typo\",\n  \"descripton\": \"x\"\n}\n");
+    world.file("who.json", &task("who", "maria", ""));
+    world.file("a.json", &task("a", "marie", "\"b\""));
+    world.file("b.json", &task("b", "marie", "\"good\", \"a\""));
+    world.file("bad-plan.json", "{\"tasks\": [{\"id\": \"a\", \"worker\": \"angi\", \"description\": \"\", \"dependencies\": [\"z\"]}]}");
+    let bad = ["other-name.json", "typo.json", "who.json", "good.json", "a.json", "b.json", "bad-plan.json", "none.json"];
+    let files = bad.map(path);
+    let mut args = vec!["check"];
+    args.extend(files.iter().map(String::as_str));
+    let did = world.run(&args).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.err, @"");
+}
+
+#[tokio::test]
+async fn logs_follow_a_file_that_is_moved_until_the_task_ends() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let world_dir = tempfile::tempdir().unwrap();
+    let slot = world_dir.path().join("marie-1/sec-001.1");
+    fs::create_dir_all(&slot).unwrap();
+    let (live, kept) = (slot.join("transcript.jsonl"), world_dir.path().join("kept/sec-001.1"));
+    let said = "{\"type\":\"stdout\",\"text\":\"first\"}\n{\"type\":\"std";
+    protocol::atomic_file::replace(&live, said.as_bytes(), protocol::atomic_file::Durability::Volatile).unwrap();
+    let asked = Arc::new(AtomicU32::new(0));
+    let asks = Arc::clone(&asked);
+    let (from, to) = (slot.clone(), kept.clone());
+    // At the second question the rest is written and the attempt's folder moved; then it has ended.
+    let view = async move || {
+        let ended = asks.fetch_add(1, Ordering::Relaxed) > 0;
+        if ended && from.exists() {
+            use std::io::Write;
+            let mut file = fs::OpenOptions::new().append(true).open(from.join("transcript.jsonl")).unwrap();
+            file.write_all(b"out\",\"text\":\"second\"}\n").unwrap();
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            protocol::atomic_file::move_to(&from, &to, protocol::atomic_file::Durability::Volatile).unwrap();
+        }
+        let status = if ended { "complete" } else { "running" };
+        answer(200, json!({
+            "task_id": "sec-001", "run": "adhoc", "worker": "marie", "status": status, "attempt": 1,
+            "waiting_for": [], "reason": null, "since": null, "title": "x", "cost_usd": 0.0,
+        }))
+    };
+    let logs = async move || {
+        let path = if kept.exists() { kept.join("transcript.jsonl") } else { live };
+        answer(200, json!([{
+            "task_id": "sec-001", "worker": "marie", "attempt": 1, "path": path, "live": true,
+        }]))
+    };
+    let routes = Router::new().route("/v1/tasks/sec-001", get(view)).route("/v1/logs/sec-001", get(logs));
+    let world = World::with_daemon(routes);
+    let did = world.run(&["logs", "-f", "sec-001"]).await;
+    assert_eq!(did.code, 0);
+    insta::assert_snapshot!(did.out, @"");
+}
+
+#[tokio::test]
+async fn down_without_a_daemon_has_nothing_to_do() {
+    let world = World::new();
+    let did = world.run(&["down"]).await;
+    assert_eq!((did.code, did.err.as_str()), (0, "No supervisor runs here.\n"));
+}
+
+#[tokio::test]
+async fn down_waits_until_the_daemon_has_let_go() {
+    let world = World::new();
+    world.file(".supervisor/lock", "");
+    let lock = fs::File::open(world.path(".supervisor/lock")).unwrap();
+    lock.lock().unwrap();
+    let did = world.run(&["down"]).await;
+    assert_eq!(did.code, 4, "a daemon that holds the folder and does not answer: {}", did.err);
+    let lock = std::sync::Arc::new(std::sync::Mutex::new(Some(lock)));
+    let routes = answers(&[("/v1/health", health())]).route(
+        "/v1/shutdown",
+        post(async move |axum::Json(order): axum::Json<Value>| {
+            assert_eq!(order, json!({ "drain": false, "stop_workers": true }));
+            drop(lock.lock().unwrap().take());
+            answer(202, json!({}))
+        }),
+    );
+    let running = World::with_daemon(routes);
+    fs::hard_link(world.path(".supervisor/lock"), running.path(".supervisor/lock")).unwrap();
+    let did = running.run(&["down"]).await;
+    assert_eq!(did.code, 0, "{}", did.err);
+    insta::assert_snapshot!(did.err, @"");
+}
+
+#[tokio::test]
+async fn up_with_a_daemon_there_says_what_is_real() {
+    let routes = answers(&[("/v1/health", health()), ("/v1/workers", status()["workers"].clone())]);
+    let world = World::with_daemon(routes);
+    world.file("examples/request.txt", "x");
+    let did = world.run(&["up", "--detach", "--runtime", "docker"]).await;
+    assert_eq!(did.code, 0);
+    insta::assert_snapshot!(did.err, @"");
+}
+
+#[tokio::test]
+async fn up_refuses_a_repository_that_tracks_a_login() {
+    let world = World::new();
+    let git = |args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.args(args).current_dir(world.dir.path()).env_remove("GIT_DIR");
+        assert!(git.output().unwrap().status.success(), "git {args:?}");
+    };
+    git(&["init", "--quiet"]);
+    world.file("auth-homes/README.md", "x");
+    world.file("auth-homes/marie/.credentials.json", "{}");
+    git(&["add", "auth-homes/README.md"]);
+    assert_eq!(world.run(&["up"]).await.code, 0);
+    git(&["add", "--force", "auth-homes"]);
+    let did = world.run(&["up"]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"");
+}
+
+#[tokio::test]
+async fn auth_status_shows_logins_and_never_their_secrets() {
+    let world = World::new();
+    world.file("workspaces/anga/worker.toml", "description = \"x\"\nauth = \"home\"\n");
+    world.file("workspaces/fabien/worker.toml", "description = \"x\"\nauth = \"home\"\n");
+    world.file(
+        "auth-homes/anga/.credentials.json",
+        r#"{"claudeAiOauth":{"accessToken":"SECRET","refreshToken":"SECRET","expiresAt":4102444800000,"scopes":[],"subscriptionType":"max"}}"#,
+    );
+    world.file("auth-homes/marie/.credentials.json", "not JSON");
+    let did = world.run(&["auth", "status"]).await;
+    assert_eq!(did.code, 0);
+    insta::assert_snapshot!(did.out, @"");
+    assert!(!did.out.contains("SECRET") && !did.err.contains("SECRET"));
+    let did = world.run(&["auth", "status", "ange"]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"");
+}
+
+#[tokio::test]
+async fn schema_and_completions_are_printed() {
+    let world = World::new();
+    let did = world.run(&["schema", "task"]).await;
+    assert_eq!(Some(did.out), protocol::schema::json_schema("task"));
+    let did = world.run(&["completions", "bash"]).await;
+    assert!(did.out.contains("supervisor__subcmd__submit") || did.out.contains("supervisor__submit"));
+}

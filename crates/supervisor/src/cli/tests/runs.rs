@@ -1,0 +1,303 @@
+//! Commands about runs and tasks.
+
+use axum::Router;
+use axum::routing::post;
+use serde_json::{Value, json};
+
+use super::world::{Closed, Journal, World, answers, json as answer};
+
+const RUN: &str = "0199f0f0-0000-7000-8000-000000000001";
+
+fn task(id: &str, worker: &str, dependencies: &[&str]) -> Value {
+    json!({
+        "event": "task_added", "source": if worker == "orchestrator" { "supervisor" } else { "plan" },
+        "task": {
+            "task_id": id, "worker": worker, "description": "Do it", "run": RUN,
+            "dependencies": dependencies,
+        },
+    })
+}
+
+fn dispatched(task: &str, attempt: u32, replica: &str) -> Value {
+    let id = "00000000-0000-4000-8000-000000000000";
+    json!({
+        "event": "attempt_dispatched", "task": task, "attempt": attempt, "replica": replica,
+        "token": id, "session": id, "resume": false,
+    })
+}
+
+fn started(task: &str, attempt: u32) -> Value {
+    json!({ "event": "attempt_started", "task": task, "attempt": attempt })
+}
+
+fn result(task: &str, worker: &str, status: &str, error: Value) -> Value {
+    json!({
+        "task_id": task, "run": RUN, "worker": worker, "attempt": 1, "status": status,
+        "summary": "It went well.", "findings": ["One.", "Two\nlines."], "recommendations": [],
+        "artifacts": ["results/marie/sec-001/notes.md"], "execution_time": 12.34, "error": error,
+        "usage": { "input_tokens": 1000, "output_tokens": 200 }, "cost_usd": 0.0123,
+        "started_at": "2026-11-20T12:00:00Z", "finished_at": "2026-11-20T12:00:12Z",
+    })
+}
+
+fn ended(task: &str, worker: &str, status: &str, error: Value, because: &[&str]) -> Value {
+    json!({
+        "event": "task_ended", "result": result(task, worker, status, error), "because": because,
+    })
+}
+
+fn timeout() -> Value {
+    json!({
+        "kind": "timeout", "message": "it took longer than 300 s",
+        "hint": "Give it more time with `timeout`.",
+    })
+}
+
+/// A run in which one task fails, so that another is skipped.
+fn events() -> Vec<Value> {
+    vec![
+        json!({
+            "event": "run_opened", "run": RUN, "short": "k3f9", "name": "Term report",
+            "mode": "request", "request": "Do it", "priority": "medium", "budget_usd": null,
+            "rehearsal": true,
+        }),
+        task("k3f9.plan", "orchestrator", &[]),
+        dispatched("k3f9.plan", 1, "orchestrator-1"),
+        started("k3f9.plan", 1),
+        json!({
+            "event": "plan_rejected", "task": "k3f9.plan", "reasons": ["two tasks have the id `a`"],
+        }),
+        ended("k3f9.plan", "orchestrator", "complete", Value::Null, &[]),
+        json!({ "event": "plan_accepted", "run": RUN, "tasks": 3 }),
+        task("k3f9.research", "marie", &[]),
+        task("k3f9.outline", "anga", &[]),
+        task("k3f9.review", "marie", &["k3f9.research", "k3f9.outline"]),
+        dispatched("k3f9.research", 1, "marie-1"),
+        started("k3f9.research", 1),
+        json!({
+            "event": "attempt_failed", "task": "k3f9.research", "attempt": 1,
+            "error": { "kind": "network", "message": "connection reset" }, "counted": true,
+            "retry_at": "2026-11-20T12:00:14.500Z", "usage": { "input_tokens": 10 },
+        }),
+        dispatched("k3f9.research", 2, "marie-2"),
+        started("k3f9.research", 2),
+        json!({ "event": "something_new", "task": "k3f9.research" }),
+        ended("k3f9.research", "marie", "failed", timeout(), &[]),
+        ended("k3f9.review", "marie", "skipped", Value::Null, &["k3f9.research"]),
+        json!({ "event": "run_ended", "run": RUN, "state": "partial" }),
+    ]
+}
+
+fn figures(state: &str) -> Value {
+    let ended = !matches!(state, "planning" | "executing");
+    json!({
+        "run": RUN, "state": state, "elapsed": 75.2, "rehearsal": true, "cost_usd": 0.0246,
+        "answer": ended.then(|| format!("results/{RUN}.md")), "summary": null,
+        "usage": { "input_tokens": 2010, "output_tokens": 400 },
+        "tasks": [
+            { "task_id": "k3f9.plan", "worker": "orchestrator", "status": "complete", "attempts": 1,
+              "execution_time": 12.34, "cost_usd": 0.0123, "error": null },
+            { "task_id": "k3f9.research", "worker": "marie", "status": "failed", "attempts": 2,
+              "execution_time": 300.0, "cost_usd": 0.0123, "error": timeout() },
+            { "task_id": "k3f9.review", "worker": "marie", "status": "skipped", "attempts": 0,
+              "execution_time": 0.0, "cost_usd": 0.0, "error": null },
+        ],
+    })
+}
+
+fn opens_run() -> Router {
+    let opened = json!({ "run": RUN, "short": "k3f9" });
+    Router::new().route("/v1/runs", post(async move || answer(201, opened)))
+}
+
+fn daemon(state: &str, breaks: &[usize]) -> Router {
+    opens_run()
+        .merge(Journal::new(&events(), breaks).route(&format!("/v1/runs/{RUN}/events")))
+        .merge(answers(&[(&format!("/v1/runs/{RUN}"), figures(state))]))
+}
+
+#[tokio::test]
+async fn submit_shows_what_happens_and_ends_with_the_figures() {
+    let world = World::with_daemon(daemon("partial", &[]));
+    world.file("request.txt", "Do it.\n");
+    let did = world.run(&["submit", &world.path("request.txt")]).await;
+    assert_eq!(did.code, 1);
+    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.out, @"");
+}
+
+#[tokio::test]
+async fn submit_goes_on_where_it_was_when_the_daemon_restarts() {
+    let whole = World::with_daemon(daemon("partial", &[]));
+    whole.file("request.txt", "Do it.\n");
+    let whole = whole.run(&["submit", &whole.path("request.txt")]).await;
+    let world = World::with_daemon(daemon("partial", &[4, 0, 9]));
+    world.file("request.txt", "Do it.\n");
+    let did = world.run(&["submit", &world.path("request.txt")]).await;
+    let notices: Vec<&str> =
+        did.err.lines().filter(|line| line.starts_with("The supervisor")).collect();
+    assert_eq!(notices.first().copied(), Some(
+        "The supervisor went away. The run is kept; waiting for the supervisor to come back."
+    ));
+    assert_eq!(notices.last().copied(), Some("The supervisor is back."));
+    let rest: String = did
+        .err
+        .lines()
+        .filter(|line| !line.starts_with("The supervisor"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(rest, whole.err);
+    assert_eq!((did.code, did.out), (whole.code, whole.out));
+}
+
+#[tokio::test]
+async fn submit_with_json_prints_one_line() {
+    let world = World::with_daemon(daemon("complete", &[]));
+    world.file("request.txt", "Do it.\n");
+    let did = world.run(&["submit", "--json", &world.path("request.txt")]).await;
+    assert_eq!(did.code, 0);
+    assert_eq!(did.out.lines().count(), 1);
+    let printed: Value = serde_json::from_str(&did.out).unwrap();
+    assert_eq!((&printed["run"], &printed["state"]), (&json!(RUN), &json!("complete")));
+    assert!(did.err.contains("running (attempt 1 on marie-1)"), "{}", did.err);
+}
+
+#[tokio::test]
+async fn detached_submit_prints_the_run_and_what_to_type_next() {
+    let world = World::with_daemon(opens_run());
+    world.file("request.txt", "Do it.\n");
+    let did = world.run(&["submit", "-d", &world.path("request.txt")]).await;
+    assert_eq!((did.code, did.out.as_str()), (0, "k3f9\n"));
+    insta::assert_snapshot!(did.err, @"");
+}
+
+#[tokio::test]
+async fn output_that_nobody_reads_is_no_error() {
+    let world = World::with_daemon(daemon("complete", &[]));
+    let did = world.run_to(&["events", RUN], Closed).await;
+    assert_eq!(did, (0, String::new()));
+}
+
+#[tokio::test]
+async fn events_tell_all_that_happened() {
+    let world = World::with_daemon(daemon("complete", &[]));
+    let did = world.run(&["events", RUN]).await;
+    insta::assert_snapshot!(did.out, @"");
+    let raw = world.run(&["events", RUN, "--json", "-f"]).await;
+    let lines: Vec<Value> =
+        raw.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((raw.code, lines.len()), (0, events().len()));
+    assert_eq!(lines[15]["event"], "something_new");
+}
+
+#[tokio::test]
+async fn plan_is_shown_and_not_started() {
+    let plan = json!({ "tasks": [
+        { "id": "research", "worker": "marie", "description": "Find out.\nAll of it." },
+        { "id": "review", "worker": "anga", "description": "Judge.", "dependencies": ["research"] },
+    ] });
+    let events = [
+        events()[0].clone(),
+        json!({ "event": "plan_accepted", "run": RUN, "tasks": 2, "plan": plan }),
+        json!({ "event": "run_ended", "run": RUN, "state": "complete" }),
+    ];
+    let routes = opens_run()
+        .merge(Journal::new(&events, &[]).route(&format!("/v1/runs/{RUN}/events")))
+        .merge(answers(&[
+            (&format!("/v1/runs/{RUN}"), figures("complete")),
+            (&format!("/v1/runs/{RUN}/plan"), plan.clone()),
+        ]));
+    let world = World::with_daemon(routes);
+    world.file("request.txt", "Do it.\n");
+    let did = world.run(&["plan", &world.path("request.txt")]).await;
+    assert_eq!(did.code, 0);
+    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.out, @"");
+    let did = world.run(&["plan", "--json", &world.path("request.txt")]).await;
+    assert_eq!(serde_json::from_str::<Value>(&did.out).unwrap(), plan);
+}
+
+fn task_view(status: &str, result: Value) -> Value {
+    json!({
+        "task_id": "sec-001", "run": "adhoc", "worker": "marie", "status": status, "attempt": 1,
+        "waiting_for": [], "reason": "attempt 1 on marie-1", "since": null, "title": "Do it",
+        "cost_usd": 0.0123, "result": result,
+    })
+}
+
+#[tokio::test]
+async fn task_is_followed_to_its_end_and_printed() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex};
+    let asked = Arc::new(AtomicU32::new(0));
+    let body = Arc::new(Mutex::new(Value::Null));
+    let (asks, bodies) = (Arc::clone(&asked), Arc::clone(&body));
+    let view = async move || match asks.fetch_add(1, Ordering::Relaxed) {
+        0 => answer(200, task_view("running", Value::Null)),
+        _ => {
+            let result = result("sec-001", "marie", "complete", Value::Null);
+            answer(200, task_view("complete", result))
+        }
+    };
+    let add = async move |axum::Json(sent): axum::Json<Value>| {
+        *bodies.lock().unwrap() = sent;
+        answer(201, json!({ "task_id": "sec-001", "existed": false }))
+    };
+    let events = [
+        ended("sec-000", "marie", "complete", Value::Null, &[]),
+        task("sec-001", "marie", &["sec-000"]),
+        started("sec-001", 1),
+        ended("sec-001", "marie", "complete", Value::Null, &[]),
+    ];
+    let routes = Router::new()
+        .route("/v1/tasks", post(add))
+        .route("/v1/tasks/sec-001", axum::routing::get(view))
+        .merge(Journal::new(&events, &[]).route("/v1/runs/adhoc/events"));
+    let world = World::with_daemon(routes);
+    let args = ["task", "marie", "Do it", "--after", "sec-000", "--verify-command", "test -s x"];
+    let did = world.run(&args).await;
+    assert_eq!(did.code, 0);
+    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.out, @"");
+    assert_eq!(
+        *body.lock().unwrap(),
+        json!({
+            "worker": "marie", "description": "Do it", "dependencies": ["sec-000"],
+            "verify": { "command": "test -s x" },
+        })
+    );
+}
+
+#[tokio::test]
+async fn result_prints_the_answer_of_a_run() {
+    let world = World::with_daemon(answers(&[("/v1/runs/k3f9", figures("complete"))]));
+    world.file(&format!("results/{RUN}.md"), "# The answer\n\x1b[1mraw\n");
+    let did = world.run(&["result", "k3f9"]).await;
+    assert_eq!((did.code, did.out.as_str()), (0, "# The answer\n\x1b[1mraw\n"));
+}
+
+#[tokio::test]
+async fn result_of_what_has_none_says_why() {
+    let failed = result("sec-001", "marie", "failed", timeout());
+    let routes = answers(&[
+        ("/v1/runs/k3f9", figures("executing")),
+        ("/v1/tasks/sec-001", task_view("failed", failed)),
+        ("/v1/tasks/sec-002", task_view("running", Value::Null)),
+    ]);
+    let world = World::with_daemon(routes);
+    let did = world.run(&["result", "k3f9"]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"");
+    let did = world.run(&["result", "sec-001"]).await;
+    assert_eq!(did.code, 1);
+    insta::assert_snapshot!(did.out, @"");
+    let did = world.run(&["result", "sec-002"]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"");
+    let did = world.run(&["result", "nothing"]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"");
+    let did = world.run(&["result", "../etc"]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"");
+}

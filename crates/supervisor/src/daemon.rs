@@ -1,0 +1,313 @@
+//! The daemon: puts the parts together, and takes them apart again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{Auth, Record, Time, WorkerId};
+use scheduler::Scheduler;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::types::{Health, Shutdown};
+use crate::api::{self, Api};
+use crate::cli::args::RuntimeChoice;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::dispatch::{Beginning, Dispatcher};
+use crate::drops::Drops;
+use crate::failure::Failure;
+use crate::gateways::Gateways;
+use crate::inbox::Inbox;
+use crate::install::{Installation, cant_write};
+use crate::journal::Journals;
+use crate::lock::Lock;
+use crate::programs;
+use crate::replica::Surroundings;
+use crate::replicas::Replicas;
+use crate::runtime::docker::DockerRuntime;
+use crate::runtime::process::ProcessRuntime;
+use crate::runtime::{Owner, Runtime};
+use crate::watch::Watch;
+use crate::workers::{self, Worker};
+
+/// The socket of the API, in the folder of the sockets.
+pub const API_SOCKET: &str = "api.sock";
+
+/// Who agents run as in their containers when the daemon is root.
+const AGENT: Owner = Owner { uid: 1000, gid: 1000 };
+
+/// How long after an attempt's own timeout it is stopped from outside: the worker gets there first,
+/// with its own steps of stopping.
+const TIMEOUT_MARGIN: Duration = Duration::from_secs(30);
+
+/// Runs the daemon until somebody ends it.
+///
+/// # Errors
+///
+/// Bad input or unavailable, before anything was changed; unavailable when the journal can't be trusted
+/// any more.
+pub async fn run(installation: Installation, config: Config) -> Result<(), Failure> {
+    // Files are for the user, folders too; the agents' own are given to them one by one.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    make_folders(&installation)?;
+    let _lock = Lock::take(&installation)?;
+    let workers = workers::load_all(&installation)?;
+    let rehearsal = config.is_rehearsal(has_login(&installation, &workers));
+    let (journals, records) = Journals::open(&installation).map_err(|error| {
+        let hint = error.hint();
+        Failure::unavailable("the journal can't be used").because(error).hint(hint)
+    })?;
+    let runtime = choose_runtime(&installation, &config, &workers, rehearsal).await?;
+    let sockets = installation.make_sockets()?;
+    let gateways = Arc::new(Gateways::start(&installation, &config, &sockets, rehearsal)?);
+    let (inbox, messages) = Inbox::new();
+    let clock = Clock::starting_after(records.last().map_or(Time::ZERO, |record| record.at));
+    let health = Health {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_at: clock.now(),
+        folder: installation.root().to_string_lossy().into_owned(),
+        runtime: runtime.name().to_owned(),
+        rehearsal,
+        upstream: gateways.upstream().to_owned(),
+        notices: Vec::new(),
+    };
+    let surroundings = Surroundings {
+        runtime: Arc::clone(&runtime),
+        gateways: Arc::clone(&gateways),
+        inbox: inbox.clone(),
+        clock,
+        stop_grace: Duration::from_secs_f64(config.stop_grace.value),
+    };
+    let replicas = replicas(&installation, &config, &*runtime, gateways)?;
+    let committed = journals.committed();
+    let dispatcher = Dispatcher::new(Beginning {
+        installation: installation.clone(),
+        scheduler: replay(&config, &workers, &records),
+        journals,
+        workers: workers.clone(),
+        replicas,
+        surroundings,
+        watch: Watch::start(),
+        rehearsal,
+        random,
+    });
+    drop(records);
+    let (shutdown, requests) = mpsc::unbounded_channel();
+    let api = Api { inbox: inbox.clone(), committed, installation: installation.clone(), health, shutdown };
+    let server = serve(api, &sockets.join(API_SOCKET))?;
+    let stop = CancellationToken::new();
+    let mut work = tokio::spawn(dispatcher.run(messages, stop.clone()));
+    for worker in workers.keys() {
+        Drops::start(installation.clone(), worker.clone(), inbox.clone())
+            .await
+            .map_err(|e| cant_write(&installation.tasks(worker), e))?;
+    }
+    info!(folder = %installation.root().display(), runtime = runtime.name(), rehearsal, "Ready.");
+    let ended = tokio::select! {
+        ended = &mut work => ended,
+        request = end_request(requests) => {
+            let request = request?;
+            info!(?request, "Ending.");
+            if request.drain {
+                inbox.ask(Dispatcher::drain).await;
+            } else {
+                stop.cancel();
+            }
+            let ended = work.await;
+            if request.stop_workers {
+                stop_workers(&*runtime, Duration::from_secs_f64(config.stop_grace.value)).await;
+            }
+            ended
+        }
+    };
+    server.abort();
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::unavailable("the journal can't be trusted any more")
+            .because(error)
+            .hint("Look at the disk, then start again: nothing that was promised is lost.")),
+        Err(panic) => Err(Failure::unavailable("the supervisor ended by a defect of its own")
+            .because(panic)
+            .hint("Start it again: nothing that was promised is lost. Please report it.")),
+    }
+}
+
+fn make_folders(installation: &Installation) -> Result<(), Failure> {
+    let state = installation.state();
+    fs::create_dir_all(&state)
+        // Requests, sessions and all that happened are the user's own.
+        .and_then(|()| fs::set_permissions(&state, Permissions::from_mode(0o700)))
+        .map_err(|e| cant_write(&state, e))?;
+    let folders = [
+        installation.runs(),
+        installation.results(),
+        installation.bin(),
+        installation.processes(),
+        installation.state().join("config"),
+    ];
+    for folder in folders {
+        fs::create_dir_all(&folder).map_err(|e| cant_write(&folder, e))?;
+    }
+    Ok(())
+}
+
+/// Returns whether a worker has a login of its own.
+fn has_login(installation: &Installation, workers: &BTreeMap<WorkerId, Worker>) -> bool {
+    let own = workers.values().filter(|worker| worker.config.auth == Auth::Home);
+    own.into_iter().any(|w| installation.auth_home(&w.id).join(".credentials.json").exists())
+}
+
+/// Decides what runs the workers.
+///
+/// # Errors
+///
+/// Unavailable when what was asked for can't be had; when a real key would be used without a
+/// container's walls and nobody asked for that.
+async fn choose_runtime(
+    installation: &Installation,
+    config: &Config,
+    workers: &BTreeMap<WorkerId, Worker>,
+    rehearsal: bool,
+) -> Result<Arc<dyn Runtime>, Failure> {
+    let process = || Arc::new(ProcessRuntime::new(installation.processes())) as Arc<dyn Runtime>;
+    if config.runtime.value == RuntimeChoice::Process {
+        return Ok(process());
+    }
+    let mut images: Vec<_> = workers
+        .values()
+        .map(|w| w.config.image.clone().unwrap_or_else(|| config.image.value.clone()))
+        .collect();
+    images.sort();
+    images.dedup();
+    let docker = match DockerRuntime::connect(installation.id()).await {
+        Ok(docker) => docker.check(&images).await.map(|()| docker),
+        Err(error) => Err(error),
+    };
+    match docker {
+        Ok(docker) => Ok(Arc::new(docker)),
+        Err(error) if config.runtime.value == RuntimeChoice::Auto && rehearsal && error.is_transient() => {
+            warn!(error = &error as &dyn std::error::Error, "No container engine: using processes.");
+            Ok(process())
+        }
+        Err(error) => {
+            let mut hint = error.hint().unwrap_or_default();
+            if error.is_transient() {
+                hint.push_str(
+                    " Or choose `--runtime process`: agents then run as you, without a container's \
+                     walls, and can read what you can read.",
+                );
+            }
+            Err(Failure::unavailable("no container can be started").because(error).hint(hint.trim()))
+        }
+    }
+}
+
+/// Collects what replicas are started with.
+fn replicas(
+    installation: &Installation,
+    config: &Config,
+    runtime: &dyn Runtime,
+    gateways: Arc<Gateways>,
+) -> Result<Replicas, Failure> {
+    let walls = runtime.name() == "docker";
+    let is_root = rustix::process::geteuid().is_root();
+    let own = Owner {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    Ok(Replicas {
+        installation: installation.clone(),
+        gateways,
+        image: config.image.value.clone(),
+        program: programs::worker(installation, config)?,
+        claude: if walls { None } else { Some(programs::claude(installation, config)?) },
+        user: if walls && is_root { AGENT } else { own },
+        hand_over: walls && is_root,
+        walls,
+    })
+}
+
+fn replay(
+    config: &Config,
+    workers: &BTreeMap<WorkerId, Worker>,
+    records: &[Record],
+) -> Scheduler {
+    let mut scheduler = Scheduler::new(scheduler::Config {
+        workers: workers.values().map(|worker| (worker.id.clone(), worker.limits())).collect(),
+        max_running: config.max_running.value,
+        plan: protocol::PlanLimits {
+            tasks: config.plan_max_tasks.value,
+            depth: config.plan_max_depth.value,
+        },
+        backoff_base: Duration::from_secs_f64(config.backoff_base.value),
+        backoff_max: Duration::from_secs_f64(config.backoff_max.value),
+        aging: Duration::from_secs(600),
+        timeout_margin: TIMEOUT_MARGIN,
+        stop_grace: Duration::from_secs_f64(config.stop_grace.value),
+        max_lost: 5,
+    });
+    for record in records {
+        scheduler.replay(record.at, &record.event);
+    }
+    scheduler
+}
+
+fn random() -> u64 {
+    // The random part of a version 4 UUID comes from the system; six bits of it are fixed.
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    high.rotate_left(32) ^ low
+}
+
+/// Serves the API until the task is ended.
+fn serve(api: Api, socket: &Path) -> Result<tokio::task::JoinHandle<()>, Failure> {
+    // The lock says that no other daemon serves this folder, so what is there is left over.
+    protocol::atomic_file::remove(socket).map_err(|e| cant_write(socket, e))?;
+    let listener = UnixListener::bind(socket).map_err(|e| cant_write(socket, e))?;
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, api::router(api)).await {
+            warn!(%error, "The API ended.");
+        }
+    }))
+}
+
+/// Waits until somebody wants an end: by a signal, or by the API.
+async fn end_request(
+    mut requests: mpsc::UnboundedReceiver<Shutdown>,
+) -> Result<Shutdown, Failure> {
+    let listen = |kind| {
+        signal(kind).map_err(|e| Failure::unavailable("signals can't be heard").because(e))
+    };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(Shutdown::default()),
+        _ = interrupt.recv() => Ok(Shutdown::default()),
+        request = requests.recv() => Ok(request.unwrap_or_default()),
+    }
+}
+
+/// Stops all replicas. What they were at is resumed at the next start.
+async fn stop_workers(runtime: &dyn Runtime, grace: Duration) {
+    let found = match runtime.list().await {
+        Ok(found) => found,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "Can't stop the workers.");
+            return;
+        }
+    };
+    let stops = found.iter().map(|found| runtime.stop(&found.replica, grace));
+    for (found, stopped) in found.iter().zip(futures_util::future::join_all(stops).await) {
+        if let Err(error) = stopped {
+            let error = &error as &dyn std::error::Error;
+            warn!(replica = %found.replica, error, "Can't stop a worker.");
+        }
+    }
+}

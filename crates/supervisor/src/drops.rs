@@ -1,0 +1,344 @@
+//! Task files that people drop into `tasks/<worker>/`.
+//!
+//! A file counts once it parses. One that does not is given time: whoever writes it may not be done. It
+//! is rejected when it has not changed for [`PATIENCE`], with its reason beside it.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::atomic_file::{self, Durability};
+use protocol::untrusted::{Folder, Refusal};
+use protocol::{Task, TaskFile, TaskId, WorkerId, strict};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::admit::{self, Admission};
+use crate::inbox::{Inbox, Message};
+use crate::install::Installation;
+
+/// How long a file that can't be taken has to stay as it is until it is rejected, and how long one has
+/// to be gone until that means something: editors write in steps.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the folder is looked at, whatever the watcher says.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What identifies a state of a file: its number, size and time of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark(u64, u64, i64, i64);
+
+impl Mark {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self(meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
+    }
+}
+
+/// A file that is not taken yet, or that is missed.
+#[derive(Debug)]
+struct Doubt {
+    /// Its state; `None` when it is gone.
+    mark: Option<Mark>,
+    since: Instant,
+}
+
+/// The watch on one worker's folder.
+#[derive(Debug)]
+pub struct Drops {
+    installation: Installation,
+    worker: WorkerId,
+    inbox: Inbox,
+    /// Files that were taken, as they were then.
+    taken: HashMap<String, Mark>,
+    doubts: HashMap<String, Doubt>,
+}
+
+impl Drops {
+    /// Makes the folder, watches it, and starts to take what is dropped there.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error in making the folder.
+    pub async fn start(
+        installation: Installation,
+        worker: WorkerId,
+        inbox: Inbox,
+    ) -> io::Result<()> {
+        let folder = installation.tasks(&worker);
+        fs::create_dir_all(installation.rejected(&worker))?;
+        let (hints, heard) = mpsc::unbounded_channel();
+        let look = Arc::new(move |name: Option<&str>| {
+            let _ = hints.send(name.map(str::to_owned));
+        });
+        // First the watch, then the scan: nothing falls between them.
+        let watched = folder.clone();
+        inbox.ask(move |dispatcher| dispatcher.watch(&watched, look)).await;
+        let drops = Self {
+            installation,
+            worker,
+            inbox,
+            taken: HashMap::new(),
+            doubts: HashMap::new(),
+        };
+        tokio::spawn(drops.run(heard));
+        Ok(())
+    }
+
+    async fn run(mut self, mut hints: mpsc::UnboundedReceiver<Option<String>>) {
+        let mut next_look = Instant::now();
+        loop {
+            let doubt = self.doubts.values().map(|doubt| doubt.since + PATIENCE).min();
+            tokio::select! {
+                hint = hints.recv() => match hint {
+                    Some(Some(name)) => self.look_at(&name).await,
+                    Some(None) => next_look = Instant::now(),
+                    None => return,
+                },
+                () = sleep_until(next_look) => {
+                    self.look().await;
+                    next_look = Instant::now() + LOOK_EVERY;
+                }
+                () = until(doubt) => self.look_at_doubts().await,
+            }
+        }
+    }
+
+    /// Looks at everything: what is there, and what was there.
+    async fn look(&mut self) {
+        let folder = self.installation.tasks(&self.worker);
+        let names = match fs::read_dir(&folder) {
+            Ok(entries) => entries
+                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                .filter(|name| atomic_file::is_visible(name))
+                .collect::<HashSet<_>>(),
+            Err(error) => {
+                let text = format!("`{}` can't be read: {error}", folder.display());
+                self.inbox.notice(&folder.display(), Some(text));
+                // A folder that somebody removed is made again, and watched again.
+                if fs::create_dir_all(self.installation.rejected(&self.worker)).is_ok() {
+                    self.inbox.notice(&folder.display(), None);
+                }
+                return;
+            }
+        };
+        let missed: Vec<_> = self.taken.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        for name in names.into_iter().chain(missed) {
+            self.look_at(&name).await;
+        }
+    }
+
+    async fn look_at_doubts(&mut self) {
+        let now = Instant::now();
+        let due = self.doubts.iter().filter(|(_, doubt)| doubt.since + PATIENCE <= now);
+        let due: Vec<_> = due.map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.look_at(&name).await;
+        }
+    }
+
+    async fn look_at(&mut self, name: &str) {
+        if name == "rejected" {
+            return;
+        }
+        let path = self.installation.tasks(&self.worker).join(name);
+        let mark = match fs::symlink_metadata(&path) {
+            Ok(meta) => Some(Mark::of(&meta)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "Can't look at a dropped file.");
+                return;
+            }
+        };
+        match mark {
+            Some(mark) if self.taken.get(name) == Some(&mark) => {
+                self.doubts.remove(name);
+            }
+            Some(mark) => self.try_to_take(name, &path, mark).await,
+            None if self.taken.contains_key(name) => {
+                if self.has_stayed(name, None) {
+                    self.doubts.remove(name);
+                    self.taken.remove(name);
+                    if let Some(task) = name.strip_suffix(".json").and_then(|s| s.parse().ok()) {
+                        let worker = self.worker.clone();
+                        self.inbox.send(Message::TaskFileGone { worker, task });
+                    }
+                }
+            }
+            None => {
+                self.doubts.remove(name);
+            }
+        }
+    }
+
+    /// Returns whether a file has been as it is for long enough.
+    fn has_stayed(&mut self, name: &str, mark: Option<Mark>) -> bool {
+        let now = Instant::now();
+        let doubt = self.doubts.entry(name.to_owned()).or_insert(Doubt { mark, since: now });
+        if doubt.mark != mark {
+            *doubt = Doubt { mark, since: now };
+        }
+        doubt.since + PATIENCE <= now
+    }
+
+    async fn try_to_take(&mut self, name: &str, path: &Path, mark: Mark) {
+        let task = match read(path, name, &self.worker) {
+            Ok(task) => task,
+            Err(Problem::Io(error)) => {
+                if self.has_stayed(name, Some(mark)) {
+                    // Not the file's fault, so it stays; a person has to look.
+                    let text = format!("`{}` can't be read: {error}", path.display());
+                    warn!(path = %path.display(), %error, "Can't read a dropped file.");
+                    self.inbox.notice(&path.display(), Some(text));
+                    self.doubts.remove(name);
+                    self.taken.insert(name.to_owned(), mark);
+                }
+                return;
+            }
+            Err(Problem::Bad(why)) => {
+                if self.has_stayed(name, Some(mark)) {
+                    self.reject(name, path, &why);
+                }
+                return;
+            }
+        };
+        self.doubts.remove(name);
+        let id = task.id.clone();
+        let admission = self.inbox.ask(move |d| admit::task(d, task, protocol::TaskSource::Drop)).await;
+        match admission {
+            None => {}
+            Some(Admission::Added) => {
+                info!(task = %id, "Took a dropped task.");
+                self.taken.insert(name.to_owned(), mark);
+            }
+            Some(Admission::Existed { ended: false }) => {
+                self.taken.insert(name.to_owned(), mark);
+            }
+            Some(Admission::Existed { ended: true }) => {
+                info!(task = %id, "A dropped task has been done before; its result is there.");
+                if let Err(error) = atomic_file::remove(path) {
+                    warn!(path = %path.display(), %error, "Can't remove a dropped file.");
+                }
+            }
+            Some(Admission::Refused(failure)) => {
+                let mut why = vec![failure.to_string()];
+                why.extend(failure.causes());
+                let why = Why {
+                    message: why.join(": "),
+                    place: serde_json::Map::new(),
+                    hint: failure.cure().unwrap_or("Mend it and drop it again.").to_owned(),
+                };
+                self.reject(name, path, &why);
+                // An edited file of a task that is under way: what was accepted comes back.
+                self.inbox.ask(move |d| admit::show_again(d, &id)).await;
+            }
+        }
+    }
+
+    /// Moves a file to `rejected/` and says why.
+    fn reject(&mut self, name: &str, path: &Path, why: &Why) {
+        self.doubts.remove(name);
+        self.taken.remove(name);
+        let folder = self.installation.rejected(&self.worker);
+        let moved = fs::create_dir_all(&folder).and_then(|()| {
+            let kept = free_name(&folder, name);
+            atomic_file::move_to(path, &folder.join(&kept), Durability::Synced)?;
+            let mut text = json!({
+                "file": format!("tasks/{}/{name}", self.worker),
+                "message": why.message,
+            });
+            if let Some(object) = text.as_object_mut() {
+                object.extend(why.place.clone());
+                object.insert("hint".to_owned(), why.hint.clone().into());
+                object.insert("rejected_at".to_owned(), jiff::Timestamp::now().to_string().into());
+            }
+            let mut text = serde_json::to_vec_pretty(&text)?;
+            text.push(b'\n');
+            let note = folder.join(format!("{kept}.why.json"));
+            atomic_file::replace(&note, &text, Durability::Synced)
+        });
+        match moved {
+            Ok(()) => warn!(file = %path.display(), why = why.message, "Rejected a dropped file."),
+            Err(error) => warn!(file = %path.display(), %error, "Can't reject a dropped file."),
+        }
+    }
+}
+
+/// Why a file is no task.
+#[derive(Debug)]
+struct Why {
+    message: String,
+    /// `line`, `column` and `field`, as far as they are known.
+    place: serde_json::Map<String, serde_json::Value>,
+    hint: String,
+}
+
+#[derive(Debug)]
+enum Problem {
+    /// The system does not let us read it.
+    Io(io::Error),
+    /// It is wrong.
+    Bad(Why),
+}
+
+fn bad(message: impl Into<String>, hint: impl Into<String>) -> Problem {
+    let place = serde_json::Map::new();
+    Problem::Bad(Why { message: message.into(), place, hint: hint.into() })
+}
+
+fn read(path: &Path, name: &str, worker: &WorkerId) -> Result<Task, Problem> {
+    let Some(stem) = name.strip_suffix(".json") else {
+        return Err(bad("the name does not end in `.json`", "Rename it to `<task_id>.json`."));
+    };
+    let stem: TaskId = stem.parse().map_err(|error: protocol::InvalidId| {
+        bad(format!("the file's name is no task id: {error}"), "Rename the file.")
+    })?;
+    let folder = Folder::open(path.parent().unwrap_or(path)).map_err(Problem::Io)?;
+    let bytes = folder.read(Path::new(name), strict::MAX_BYTES as u64).map_err(|r| match r {
+        Refusal::Io { source, .. } => Problem::Io(source),
+        refusal => bad(refusal.to_string(), "Drop a plain file of at most 1 MiB."),
+    })?;
+    let file: TaskFile = strict::from_slice(&bytes).map_err(|fault| {
+        let place = match &fault {
+            strict::ParseFault::Truncated { line } => json!({ "line": line }),
+            strict::ParseFault::Syntax { line, column, .. } => {
+                json!({ "line": line, "column": column })
+            }
+            strict::ParseFault::Shape { line, column, field, .. } => {
+                json!({ "line": line, "column": column, "field": field })
+            }
+            _ => json!({}),
+        };
+        let place = place.as_object().cloned().unwrap_or_default();
+        Problem::Bad(Why { message: fault.to_string(), place, hint: fault.hint() })
+    })?;
+    if file.task_id != stem {
+        let message = format!("`task_id` is {:?}, but the file is named `{name}`", file.task_id);
+        return Err(bad(message, "Make them the same."));
+    }
+    file.into_task(Some(worker)).map_err(|invalid| {
+        bad(invalid.to_string(), "`supervisor schema task` prints the format.")
+    })
+}
+
+/// Returns a name that no file in `folder` has: the given one, or with a number before its ending.
+fn free_name(folder: &Path, name: &str) -> String {
+    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, "json"));
+    let numbered = (2..).map(|n| format!("{stem}.{n}.{ending}"));
+    std::iter::once(name.to_owned())
+        .chain(numbered)
+        .find(|name| !folder.join(name).exists())
+        .unwrap_or_else(|| name.to_owned())
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,120 @@
+//! The gateways of the replicas: each its socket, all of them the way to one model's API.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gateway::{Credential, Gateway, Listener, Upstream};
+use protocol::{Auth, ReplicaId};
+use rehearsal::{Rehearsal, Scenario};
+use tokio::net::UnixListener;
+use tracing::info;
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::install::{Installation, cant_write};
+use crate::runtime::{GATEWAY_SOCKET, ReplicaSpec, RuntimeError};
+
+/// The gateways of a daemon.
+#[derive(Debug)]
+pub struct Gateways {
+    gateway: Gateway,
+    credential: Option<Arc<Credential>>,
+    sockets: PathBuf,
+    /// Where the model's API is, to be shown.
+    upstream: String,
+}
+
+impl Gateways {
+    /// Makes the way to the model's API, and the API itself in a rehearsal.
+    ///
+    /// # Errors
+    ///
+    /// Bad input for an address, a key or a scenario that can't be; unavailable when a socket can't
+    /// be made.
+    pub fn start(
+        installation: &Installation,
+        config: &Config,
+        sockets: &Path,
+        rehearsal: bool,
+    ) -> Result<Self, Failure> {
+        let address = if rehearsal {
+            let socket = sockets.join("rehearsal.sock");
+            rehearse(installation, config, &socket)?;
+            format!("unix:{}", socket.display())
+        } else {
+            config.base_url.value.clone()
+        };
+        let upstream = Upstream::parse(&address).map_err(|error| {
+            let hint = error.hint();
+            Failure::bad_input(format!("`{address}` ({}) is no address", config.base_url.origin))
+                .because(error)
+                .hint(hint)
+        })?;
+        let credential = match &config.api_key.value {
+            Some(key) if !rehearsal => {
+                let key = Credential::api_key(key.expose().to_owned()).map_err(|error| {
+                    let hint = error.hint();
+                    let message = format!("the key in {} can't be used", config.api_key.origin);
+                    Failure::bad_input(message).because(error).hint(hint)
+                })?;
+                Some(Arc::new(key))
+            }
+            _ => None,
+        };
+        let shown = if rehearsal { "rehearsal".to_owned() } else { upstream.to_string() };
+        let gateway = Gateway::new(upstream).map_err(|error| {
+            let hint = error.hint();
+            Failure::unavailable("the gateway can't be made").because(error).hint(hint)
+        })?;
+        Ok(Self { gateway, credential, sockets: sockets.join("gateway"), upstream: shown })
+    }
+
+    /// Returns where the model's API is, to be shown.
+    pub fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
+    /// Returns the folder of a replica's socket: the container mounts the folder, so that a socket that
+    /// is made anew is seen.
+    pub fn folder(&self, replica: &ReplicaId) -> PathBuf {
+        self.sockets.join(replica.as_str())
+    }
+
+    /// Opens the way out of a replica. It is closed when the listener is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError::Refused`] when the socket can't be made.
+    pub async fn listen(&self, spec: &ReplicaSpec) -> Result<Listener, RuntimeError> {
+        let credential = match spec.auth {
+            Auth::Gateway => self.credential.clone(),
+            Auth::Home => None,
+        };
+        let path = self.folder(&spec.replica).join(GATEWAY_SOCKET);
+        self.gateway.listen(spec.replica.as_str(), &path, credential).await.map_err(|error| {
+            RuntimeError::Refused {
+                action: "open the gateway of",
+                name: spec.replica.to_string(),
+                source: Box::new(error),
+            }
+        })
+    }
+}
+
+/// Starts the stand-in for the model's API.
+fn rehearse(installation: &Installation, config: &Config, socket: &Path) -> Result<(), Failure> {
+    let scenario = match &config.scenario.value {
+        None => Scenario::default(),
+        Some(file) => Scenario::load(&installation.root().join(file)).map_err(|error| {
+            let hint = error.hint();
+            let message = format!("the scenario in {} can't be played", config.scenario.origin);
+            Failure::bad_input(message).because(error).hint(hint)
+        })?,
+    };
+    // The lock says that no other daemon serves this folder, so what is there is left over.
+    protocol::atomic_file::remove(socket).map_err(|e| cant_write(socket, e))?;
+    let listener = UnixListener::bind(socket).map_err(|e| cant_write(socket, e))?;
+    info!("The model is the built-in rehearsal.");
+    tokio::spawn(Rehearsal::new(scenario).serve_unix(listener, std::future::pending()));
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! The supervisor: one daemon and its command line.
+//!
+//! Read [`daemon::run`] first: it puts the parts together. [`dispatch`] is the loop that owns all
+//! state; `scheduler` (a crate of its own) decides; [`replica`] carries out; [`journal`] remembers.
+
+pub mod admit;
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod dispatch;
+pub mod drops;
+pub mod failure;
+pub mod gateways;
+pub mod inbox;
+pub mod install;
+pub mod journal;
+pub mod lock;
+pub mod programs;
+pub mod publish;
+pub mod replica;
+pub mod replicas;
+pub mod runtime;
+pub mod slot;
+pub mod view;
+pub mod watch;
+pub mod workers;

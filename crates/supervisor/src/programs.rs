@@ -1,0 +1,89 @@
+//! The programs that replicas run: the worker's own, and the Claude Code CLI.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use protocol::atomic_file::{self, Durability};
+use sha2::{Digest, Sha256};
+
+use crate::config::{CLI_VERSION, Config};
+use crate::failure::Failure;
+use crate::install::{Installation, cant_write};
+
+/// Returns where the worker's program should be: as configured, else where `make up` installs it, else
+/// beside this program.
+pub fn worker_places(installation: &Installation, config: &Config) -> Vec<PathBuf> {
+    if let Some(path) = &config.worker.value {
+        return vec![installation.root().join(path)];
+    }
+    let exe = std::env::current_exe().and_then(fs::canonicalize).unwrap_or_default();
+    let dir = exe.parent().unwrap_or(Path::new("/"));
+    vec![dir.join("../lib/supervisor/worker"), dir.join("worker")]
+}
+
+/// Returns the worker's program, in a folder of its own that containers can be given.
+///
+/// The folder is named by what the program is: containers that run keep the one that they have.
+///
+/// # Errors
+///
+/// Unavailable when there is no such program.
+pub fn worker(installation: &Installation, config: &Config) -> Result<PathBuf, Failure> {
+    let places = worker_places(installation, config);
+    let Some(found) = places.iter().find(|path| path.is_file()) else {
+        let looked = places.iter().map(|path| format!("`{}`", path.display()));
+        let looked = looked.collect::<Vec<_>>().join(" and ");
+        return Err(Failure::unavailable(format!("the worker's program is not at {looked}"))
+            .hint("Build and install it with `make up`, or name it with `worker` in supervisor.toml."));
+    };
+    let cant_read = |error| {
+        Failure::unavailable(format!("`{}` can't be read", found.display())).because(error)
+    };
+    let hash = hash(found).map_err(cant_read)?;
+    let folder = installation.bin().join(&hash[..16]);
+    let target = folder.join("worker");
+    if !target.is_file() {
+        fs::create_dir_all(&folder).map_err(|e| cant_write(&folder, e))?;
+        let bytes = fs::read(found).map_err(cant_read)?;
+        let partial = folder.join(".worker.tmp");
+        atomic_file::replace(&partial, &bytes, Durability::Volatile)
+            .and_then(|()| fs::set_permissions(&partial, Permissions::from_mode(0o755)))
+            .and_then(|()| atomic_file::move_to(&partial, &target, Durability::Volatile))
+            .map_err(|e| cant_write(&target, e))?;
+    }
+    Ok(target)
+}
+
+/// Returns where the Claude Code CLI should be, for runtimes without images.
+pub fn claude_places(installation: &Installation, config: &Config) -> Vec<PathBuf> {
+    match &config.claude.value {
+        Some(path) => vec![installation.root().join(path)],
+        None => vec![installation.root().join(format!(".cache/cli/{CLI_VERSION}/claude"))],
+    }
+}
+
+/// Returns the Claude Code CLI, for runtimes without images.
+///
+/// # Errors
+///
+/// Unavailable when it is not there.
+pub fn claude(installation: &Installation, config: &Config) -> Result<PathBuf, Failure> {
+    let places = claude_places(installation, config);
+    match places.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => {
+            let looked = places.iter().map(|path| format!("`{}`", path.display()));
+            let looked = looked.collect::<Vec<_>>().join(" and ");
+            Err(Failure::unavailable(format!("the Claude Code CLI is not at {looked}"))
+                .hint("Fetch it with `make up`, or name it with `claude` in supervisor.toml."))
+        }
+    }
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

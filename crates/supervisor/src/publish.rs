@@ -1,0 +1,81 @@
+//! Publishing: what a person finds in `tasks/` and `results/`.
+//!
+//! All of it is made from the journal, so it may be made again, and a rename is enough.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+
+use protocol::atomic_file::{self, Durability};
+use protocol::{Attempt, Status, Task, TaskResult};
+
+use crate::api::types::RunSummary;
+use crate::install::Installation;
+
+/// Shows a task as a file. One that is there already stays.
+///
+/// # Errors
+///
+/// Any I/O error.
+pub fn task(installation: &Installation, task: &Task) -> io::Result<()> {
+    let path = installation.task_file(&task.worker, &task.id);
+    match atomic_file::create(&path, &json(task)?, Durability::Volatile) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Returns whether there is nothing left to do for [`result`].
+pub fn is_published(installation: &Installation, result: &TaskResult) -> bool {
+    let (worker, task) = (&result.worker, &result.task_id);
+    let taken_in = Attempt::new(result.attempt)
+        .map(|attempt| installation.attempt(result.run, task, attempt).join("artifacts"));
+    installation.result_file(worker, task).exists()
+        && !installation.task_file(worker, task).exists()
+        && !taken_in.is_some_and(|dir| result.status == Status::Complete && dir.exists())
+}
+
+/// Shows the result of a task that has ended, with its artifacts, and removes the task's file.
+///
+/// # Errors
+///
+/// Any I/O error.
+pub fn result(installation: &Installation, result: &TaskResult) -> io::Result<()> {
+    let (worker, task) = (&result.worker, &result.task_id);
+    fs::create_dir_all(installation.worker_results(worker))?;
+    if let (Status::Complete, Some(attempt)) = (result.status, Attempt::new(result.attempt)) {
+        let taken_in = installation.attempt(result.run, task, attempt).join("artifacts");
+        if taken_in.is_dir() {
+            let target = installation.artifacts(worker, task);
+            if let Err(error) = fs::remove_dir_all(&target)
+                && error.kind() != ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+            atomic_file::move_to(&taken_in, &target, Durability::Volatile)?;
+        }
+    }
+    // A task that was done again has an earlier result here, which was not complete.
+    let path = installation.result_file(worker, task);
+    atomic_file::replace(&path, &json(result)?, Durability::Volatile)?;
+    atomic_file::remove(&installation.task_file(worker, task))
+}
+
+/// Writes a run's answer and its figures.
+///
+/// # Errors
+///
+/// Any I/O error.
+pub fn run(installation: &Installation, summary: &RunSummary, answer: Option<&str>) -> io::Result<()> {
+    if let Some(answer) = answer {
+        let path = installation.answer(summary.run);
+        atomic_file::replace(&path, answer.as_bytes(), Durability::Volatile)?;
+    }
+    let path = installation.summary(summary.run);
+    atomic_file::replace(&path, &json(summary)?, Durability::Volatile)
+}
+
+fn json(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+    text.push(b'\n');
+    Ok(text)
+}

@@ -1,0 +1,204 @@
+//! What the engine is told about a replica.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HealthConfig,
+    HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
+};
+use protocol::WorkspaceMode;
+
+use super::engine::Engine;
+use crate::runtime::{ReplicaSpec, RuntimeError};
+
+/// The label with the installation. What does not have ours is not ours.
+pub(super) const INSTALLATION: &str = "supervisor.installation";
+/// The label with the worker.
+pub(super) const WORKER: &str = "supervisor.worker";
+/// The label with the replica.
+pub(super) const REPLICA: &str = "supervisor.replica";
+/// The label with the fingerprint of all that the engine was told.
+pub(super) const SPEC: &str = "supervisor.spec";
+/// The label with the only attempt that it serves; absent where it serves any.
+pub(super) const ATTEMPT: &str = "supervisor.attempt";
+
+/// Where the worker's program is.
+const PROGRAM_DIR: &str = "/opt/supervisor";
+
+const MIB: i64 = 1024 * 1024;
+
+/// Returns what the engine is told about a replica, but for the labels.
+pub(super) fn describe(spec: &ReplicaSpec, engine: &Engine) -> ContainerCreateBody {
+    let program = Path::new(PROGRAM_DIR).join(spec.program.file_name().unwrap_or_default());
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        hostname: Some(spec.replica.to_string()),
+        user: Some(format!("{}:{}", spec.user.uid, spec.user.gid)),
+        working_dir: Some("/workspace".to_owned()),
+        // With an entrypoint of ours, the image's command is not used either.
+        entrypoint: Some(vec![program.to_string_lossy().into_owned()]),
+        // The image knows its PATH. Its home is on the read-only root.
+        env: Some(vec!["HOME=/tmp/home".to_owned()]),
+        stop_signal: Some("SIGTERM".to_owned()),
+        // An image may have one. Podman takes this for a command of that name.
+        healthcheck: (!engine.podman).then(|| HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
+        host_config: Some(walls(spec, engine)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// What keeps an agent from its neighbours and its host.
+fn walls(spec: &ReplicaSpec, engine: &Engine) -> HostConfig {
+    let resources = spec.resources;
+    let memory = i64::from(resources.memory_mib) * MIB;
+    let cpus = engine.cpus.map_or(resources.cpus, |most| resources.cpus.min(f64::from(most)));
+    HostConfig {
+        network_mode: Some("none".to_owned()),
+        readonly_rootfs: Some(true),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        // The worker is process 1 and reaps.
+        init: Some(false),
+        mounts: Some(mounts(spec)),
+        // `exec`, since tools build and run programs in /tmp; engines forbid it by default.
+        tmpfs: Some(HashMap::from([(
+            "/tmp".to_owned(),
+            format!("rw,exec,nosuid,nodev,mode=1777,size={}m", resources.tmp_mib),
+        )])),
+        memory: Some(memory),
+        // Memory and swap together: so there is no swap.
+        memory_swap: Some(memory),
+        nano_cpus: Some((cpus * 1e9) as i64),
+        pids_limit: Some(i64::from(resources.pids)),
+        // The tail is for people, the transcript has the rest.
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([
+                ("max-size".to_owned(), "1m".to_owned()),
+                ("max-file".to_owned(), "1".to_owned()),
+            ])),
+        }),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        // It would take the exit code with it.
+        auto_remove: Some(false),
+        // So that files in the slot belong to whoever runs the engine, not to a number made up.
+        userns_mode: (engine.podman && engine.rootless).then(|| "keep-id".to_owned()),
+        ..HostConfig::default()
+    }
+}
+
+/// Returns the folders that are mounted: where they are, where they are seen, whether they may be
+/// written. Never files: a mounted file goes stale when it is replaced.
+fn folders(spec: &ReplicaSpec) -> [(&Path, &'static str, bool); 6] {
+    let shared = spec.workspace_mode == WorkspaceMode::Shared;
+    [
+        (spec.program.parent().unwrap_or(Path::new("/")), PROGRAM_DIR, false),
+        (&spec.tasks, "/tasks", false),
+        (&spec.results, "/results", true),
+        (&spec.workspace, "/workspace", shared),
+        (&spec.config_dir, "/config", true),
+        (&spec.gateway, "/run/gateway", false),
+    ]
+}
+
+/// Checks that all folders are there that a container is to see. Docker would refuse; Podman would
+/// make them, as root.
+///
+/// # Errors
+///
+/// [`RuntimeError::Refused`] with the folder's name.
+pub(super) fn check_folders(spec: &ReplicaSpec) -> Result<(), RuntimeError> {
+    folders(spec).into_iter().try_for_each(|(source, ..)| match fs::read_dir(source) {
+        // Not being allowed to list it does not keep the engine from mounting it.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+            let name = source.display().to_string();
+            Err(RuntimeError::Refused { action: "mount", name, source: error.into() })
+        }
+        _ => Ok(()),
+    })
+}
+
+/// Mounts, not `binds`, which make a missing folder on every engine.
+fn mounts(spec: &ReplicaSpec) -> Vec<Mount> {
+    let mount = |(source, target, writable): (&Path, &str, bool)| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_string_lossy().into_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(!writable),
+        ..Mount::default()
+    };
+    folders(spec).map(mount).into()
+}
+
+/// A container that is there.
+#[derive(Debug)]
+pub(super) struct Container {
+    /// Its id, which no other container ever gets.
+    pub(super) id: String,
+    /// Where it is in its life.
+    pub(super) stage: Stage,
+    /// Its exit code, once it has ended.
+    pub(super) code: Option<i64>,
+    /// Whether it, or a process in it, hit its memory limit. Podman does not say.
+    pub(super) oom: bool,
+    labels: HashMap<String, String>,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It never ran.
+    Created,
+    /// Processes of it run, or are paused.
+    Running,
+    /// It ran.
+    Ended,
+}
+
+impl Container {
+    /// Reads the engine's answer.
+    pub(super) fn new(answer: ContainerInspectResponse) -> Self {
+        use ContainerStateStatusEnum as Status;
+        let state = answer.state.unwrap_or_default();
+        let stage = match state.status {
+            Some(Status::CREATED) => Stage::Created,
+            // Podman says `stopping`, and not `running`, as long as the grace period lasts.
+            Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING) => {
+                Stage::Running
+            }
+            _ if state.running == Some(true) => Stage::Running,
+            _ => Stage::Ended,
+        };
+        Self {
+            id: answer.id.unwrap_or_default(),
+            stage,
+            code: state.exit_code.filter(|_| stage == Stage::Ended),
+            oom: state.oom_killed == Some(true),
+            labels: answer.config.and_then(|config| config.labels).unwrap_or_default(),
+        }
+    }
+
+    /// Returns one of our labels.
+    pub(super) fn label(&self, label: &str) -> Option<&str> {
+        self.labels.get(label).map(String::as_str)
+    }
+
+    /// Returns whether it has work that a replacement would lose.
+    ///
+    /// One that serves another attempt only would never serve the one that is asked for.
+    pub(super) fn is_kept_while_busy(&self, spec: &ReplicaSpec) -> bool {
+        match (self.label(ATTEMPT), &spec.only_attempt) {
+            (Some(served), Some(asked)) => served == asked,
+            _ => true,
+        }
+    }
+}

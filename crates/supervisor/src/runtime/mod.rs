@@ -1,0 +1,254 @@
+//! What runs the workers.
+//!
+//! A [`Runtime`] starts, finds again, waits for and stops replicas. There are two: containers of a
+//! Docker-compatible engine ([`docker`]), and plain child processes ([`process`]).
+
+pub mod docker;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
+mod fingerprint;
+mod output;
+pub mod process;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use protocol::{Auth, ReplicaId, Resources, WorkerId, WorkspaceMode};
+use thiserror::Error;
+
+/// What starts a replica. Paths are absolute and on the supervisor's file system.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplicaSpec {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its worker.
+    pub worker: WorkerId,
+    /// The image, where the runtime has images.
+    pub image: String,
+    /// The worker's program: one static file.
+    pub program: PathBuf,
+    /// The Claude Code CLI, where the runtime has no images. In an image it is on the `PATH`.
+    pub claude: Option<PathBuf>,
+    /// The slot's folder of attempts: `/tasks` in a container, read-only.
+    pub tasks: PathBuf,
+    /// The slot's folder of results: `/results` in a container.
+    pub results: PathBuf,
+    /// The worker's workspace: `/workspace` in a container.
+    pub workspace: PathBuf,
+    /// Whether the workspace may be written.
+    pub workspace_mode: WorkspaceMode,
+    /// The agent's configuration: `/config` in a container. With [`Auth::Home`] it is the worker's
+    /// folder in `auth-homes/`.
+    pub config_dir: PathBuf,
+    /// Whose credential is used; only to be shown.
+    pub auth: Auth,
+    /// Where the agent keeps what it throws away, where the runtime has no `/tmp` of its own for it.
+    pub scratch: PathBuf,
+    /// The folder with the gateway's socket: `/run/gateway` in a container. The socket's name in it
+    /// is [`GATEWAY_SOCKET`].
+    pub gateway: PathBuf,
+    /// What it may use.
+    pub resources: Resources,
+    /// Who the agent runs as, in a container.
+    pub user: Owner,
+    /// Set where the replica serves one attempt only: its name. A replica that was started for
+    /// another attempt is not adopted but replaced.
+    pub only_attempt: Option<String>,
+}
+
+/// The name of the gateway's socket in its folder.
+pub const GATEWAY_SOCKET: &str = "gateway.sock";
+
+/// A user and group, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// How a replica ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code, or 128 and the number of the signal; `None` when nobody knows any more.
+    pub code: Option<i64>,
+    /// Whether it, or a process in it, hit its memory limit.
+    pub oom: bool,
+    /// The end of what it printed, for a person to read.
+    pub output: String,
+}
+
+impl Exit {
+    /// Returns the end of which nothing is known but that it came.
+    pub fn unknown() -> Self {
+        Self { code: None, oom: false, output: String::new() }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "it ended with {code}")?,
+            None => write!(f, "it is gone")?,
+        }
+        if self.oom {
+            write!(f, " after it hit its memory limit")?;
+        }
+        match self.output.trim().lines().last() {
+            Some(line) => write!(f, " (its last words: {line})"),
+            None => Ok(()),
+        }
+    }
+}
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a runtime did not do as asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The engine does not answer.
+    #[error("cannot reach the container engine at {endpoint}")]
+    Unreachable {
+        /// Where it should be.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: Source,
+    },
+    /// The engine is too old.
+    #[error("the container engine speaks API {found}, at least 1.41 is needed")]
+    TooOld {
+        /// What it speaks.
+        found: String,
+    },
+    /// The image is not on the engine's host.
+    #[error("image `{image}` is not on this host")]
+    ImageMissing {
+        /// The image that was asked for.
+        image: String,
+    },
+    /// Something of that name is there, and it is not ours.
+    #[error("container `{name}` belongs to somebody else")]
+    NotOurs {
+        /// The name.
+        name: String,
+    },
+    /// A program is missing.
+    #[error("`{}` is not there or can't be run", .path.display())]
+    ProgramMissing {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Source,
+    },
+    /// The engine, or the system, answered with an error.
+    #[error("cannot {action} `{name}`")]
+    Refused {
+        /// What was asked, as a verb: "create", "start".
+        action: &'static str,
+        /// Which replica.
+        name: String,
+        /// What was said.
+        #[source]
+        source: Source,
+    },
+}
+
+impl RuntimeError {
+    /// Returns whether to make the same call again: it may succeed with nothing changed by us.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Returns what the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { source, .. } if is_denied(&**source) => Some(
+                "Add your user to the group `docker`, then log in again (or run as root)."
+                    .to_owned(),
+            ),
+            Self::Unreachable { .. } => {
+                Some("Check that Docker runs and that DOCKER_HOST points to it.".to_owned())
+            }
+            Self::TooOld { .. } => Some("Install Docker 20.10 or newer.".to_owned()),
+            Self::ImageMissing { .. } => Some("Build it with `make image`.".to_owned()),
+            Self::NotOurs { name } => Some(format!("Rename or remove the container `{name}`.")),
+            Self::ProgramMissing { .. } => Some("Build and fetch it with `make up`.".to_owned()),
+            Self::Refused { .. } => None,
+        }
+    }
+}
+
+/// Returns whether access was denied by the system, here or in one of the causes.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// A replica that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Whether it runs.
+    pub running: bool,
+}
+
+/// What runs workers.
+///
+/// Each method may be called again after a crash, or at the same time for different replicas; a
+/// repeat finds what the first call did and does not do it twice.
+#[async_trait]
+pub trait Runtime: fmt::Debug + Send + Sync + 'static {
+    /// Returns what it is called: `docker` or `process`.
+    fn name(&self) -> &'static str;
+
+    /// Checks that replicas of these images could be started.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`].
+    async fn check(&self, images: &[String]) -> Result<(), RuntimeError>;
+
+    /// Makes sure that the replica runs as the spec says. Adopts it when it does; replaces it when it
+    /// runs by another spec and `busy` is false.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`]. After an error nothing is known about the replica.
+    async fn ensure(&self, spec: &ReplicaSpec, busy: bool) -> Result<(), RuntimeError>;
+
+    /// Waits until the replica does not run and returns how it ended. `Exit` without a code when it
+    /// is not there.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`]: a lost connection is not an end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the replica alone.
+    async fn wait(&self, replica: &ReplicaId) -> Result<Exit, RuntimeError>;
+
+    /// Asks the replica to stop, kills it after `grace`, and removes what is left of it. When this
+    /// returns `Ok` nothing of it runs. `Ok` when it was already gone.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`].
+    async fn stop(&self, replica: &ReplicaId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Returns all replicas of this installation.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`].
+    async fn list(&self) -> Result<Vec<Found>, RuntimeError>;
+}

@@ -1,0 +1,335 @@
+//! A replica's slot: the pair of folders through which attempts go in and results come out.
+
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use protocol::atomic_file::{self, Durability};
+use protocol::untrusted::{Bounds, Folder, Refusal};
+use protocol::{
+    Assignment, Attempt, CANCEL_FILE, FailureKind, ReplicaId, RunId, Status, TaskError, TaskId,
+    TaskResult, Time, WorkerId, strict,
+};
+
+use crate::install::Installation;
+use crate::runtime::Owner;
+
+/// The bounds of what an attempt may leave behind.
+const ARTIFACTS: Bounds = Bounds { entries: 4096, depth: 16, bytes: 1 << 30 };
+
+/// The most names that are looked at in a folder of results.
+const MAX_NAMES: usize = 4096;
+
+/// The slot of one replica.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    installation: Installation,
+    worker: WorkerId,
+    replica: ReplicaId,
+    /// Who the worker runs as; `None` when it is who we are.
+    owner: Option<Owner>,
+    /// Whether the worker can't change what is linked into its `/tasks`.
+    walls: bool,
+}
+
+impl Slot {
+    /// Returns the slot of a replica.
+    pub fn new(
+        installation: Installation,
+        worker: WorkerId,
+        replica: ReplicaId,
+        owner: Option<Owner>,
+        walls: bool,
+    ) -> Self {
+        Self { installation, worker, replica, owner, walls }
+    }
+
+    /// The folder that is `/tasks` in the container.
+    pub fn tasks(&self) -> PathBuf {
+        self.installation.task_slot(&self.worker, &self.replica)
+    }
+
+    /// The folder that is `/results` in the container.
+    pub fn results(&self) -> PathBuf {
+        self.installation.result_slot(&self.worker, &self.replica)
+    }
+
+    /// Makes the folders, so that they can be watched before anything writes into them, and the agent's
+    /// own folder, `config_dir`. Looks at everything in them, so it is for the start of a replica.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    pub fn make(&self, config_dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(self.tasks())?;
+        for folder in [&self.results(), config_dir] {
+            fs::create_dir_all(folder)?;
+            if let Some(owner) = self.owner {
+                hand_over(folder, owner)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an attempt before the worker: its folder appears by one rename. An attempt that is there
+    /// already, from before a restart, stays as it is. Returns whether that was so.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error; nothing is visible to the worker then.
+    pub fn stage(&self, assignment: &Assignment) -> io::Result<bool> {
+        let name = assignment.task.id.slot_name(assignment.attempt);
+        let target = self.tasks().join(&name);
+        if target.exists() {
+            return Ok(true);
+        }
+        let partial = self.tasks().join(format!(".{name}.tmp"));
+        remove_tree(&partial)?;
+        fs::create_dir(&partial)?;
+        let json = serde_json::to_vec_pretty(assignment).map_err(io::Error::other)?;
+        atomic_file::create(&partial.join("task.json"), &json, Durability::Volatile)?;
+        let inputs = partial.join("inputs");
+        fs::create_dir(&inputs)?;
+        for input in &assignment.inputs {
+            let dir = inputs.join(input.task.as_str());
+            fs::create_dir(&dir)?;
+            let result = self.installation.result_file(&input.worker, &input.task);
+            self.put(&result, &dir.join("result.json"))?;
+            let artifacts = self.installation.artifacts(&input.worker, &input.task);
+            self.put_tree(&artifacts, &dir.join("artifacts"))?;
+        }
+        atomic_file::move_to(&partial, &target, Durability::Volatile)?;
+        Ok(false)
+    }
+
+    /// Puts one file there: as a link where the worker can't write through it, else as a copy.
+    fn put(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.walls && fs::hard_link(from, to).is_ok() {
+            return Ok(());
+        }
+        fs::copy(from, to).map(|_| ())
+    }
+
+    fn put_tree(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(from) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        fs::create_dir(to)?;
+        for entry in entries {
+            let entry = entry?;
+            let to = to.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                self.put_tree(&entry.path(), &to)?;
+            } else {
+                self.put(&entry.path(), &to)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the worker to stop an attempt.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    pub fn interrupt(&self, task: &TaskId, attempt: Attempt, reason: &str) -> io::Result<()> {
+        let dir = self.tasks().join(task.slot_name(attempt));
+        if !dir.is_dir() {
+            return Ok(());
+        }
+        atomic_file::replace(&dir.join(CANCEL_FILE), reason.as_bytes(), Durability::Volatile)
+    }
+
+    /// Takes in the result of an attempt, if it is there: artifacts are copied to where the worker can't
+    /// change them any more, synced, and named as they will be published. May be called again, also
+    /// after a crash in the middle.
+    ///
+    /// A result that can't be used becomes a report that says so: the attempt is over either way.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors on our side, such as a full disk; the result is still in the slot then.
+    pub fn take_in(&self, assignment: &Assignment, now: Time) -> io::Result<Option<TaskResult>> {
+        let unusable = |why: &dyn fmt::Display| Ok(Some(unusable(assignment, why, now)));
+        let name = assignment.task.id.slot_name(assignment.attempt);
+        let folder = Folder::open(&self.results())?;
+        let file = PathBuf::from(format!("{name}.json"));
+        let bytes = match folder.read(&file, strict::MAX_BYTES as u64) {
+            Ok(bytes) => bytes,
+            Err(refusal) if refusal.is_missing() => return Ok(None),
+            Err(refusal) => return unusable(&refusal),
+        };
+        let mut report: TaskResult = match strict::from_slice(&bytes) {
+            Ok(report) => report,
+            Err(fault) => return unusable(&fault),
+        };
+        if report.status == Status::Complete {
+            let private = self.installation.attempt(report.run, &report.task_id, assignment.attempt);
+            if report.task_id != assignment.task.id || report.run != assignment.task.run {
+                return unusable(&"it is about another task");
+            }
+            match self.copy_artifacts(&folder, &name, &private.join("artifacts"))? {
+                Ok(copied) => {
+                    if let Some(missing) = report.artifacts.iter().find(|a| !copied.contains(a)) {
+                        let why = format!("it names the artifact `{missing}`, which is not there");
+                        return unusable(&why);
+                    }
+                    let target = self.installation.artifacts(&self.worker, &report.task_id);
+                    let publish = |path: &String| self.installation.relative(&target.join(path));
+                    report.artifacts = copied.iter().map(publish).collect();
+                }
+                Err(refusal) => return unusable(&refusal),
+            }
+        } else {
+            report.artifacts.clear();
+        }
+        Ok(Some(report))
+    }
+
+    /// Copies all artifacts to where only we can write, and returns their paths; or why they are
+    /// refused.
+    fn copy_artifacts(
+        &self,
+        folder: &Folder,
+        name: &str,
+        to: &Path,
+    ) -> io::Result<Result<Vec<String>, Refusal>> {
+        let from = match folder.folder(&Path::new(name).join("artifacts")) {
+            Ok(from) => from,
+            Err(refusal) if refusal.is_missing() => return Ok(Ok(Vec::new())),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let files = match from.files(ARTIFACTS) {
+            Ok(files) => files,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        remove_tree(to)?;
+        if files.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let mut folders = std::collections::BTreeSet::from([to.to_owned()]);
+        let mut paths = Vec::with_capacity(files.len());
+        for file in files {
+            let target = to.join(&file.path);
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent)?;
+                folders.extend(parent.ancestors().take_while(|p| p.starts_with(to)).map(Path::to_owned));
+            }
+            let (source, len) = match from.open_file(Path::new(&file.path), ARTIFACTS.bytes) {
+                Ok(opened) => opened,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let mut copy = fs::File::create(&target)?;
+            // The file may grow while it is read; what was counted is what is taken.
+            io::copy(&mut io::Read::take(source, len), &mut copy)?;
+            copy.set_permissions(Permissions::from_mode(0o644))?;
+            copy.sync_all()?;
+            paths.push(file.path);
+        }
+        for folder in folders.iter().rev() {
+            atomic_file::sync_folder(folder)?;
+        }
+        if let Some(parent) = to.parent() {
+            atomic_file::sync_folder(parent)?;
+        }
+        Ok(Ok(paths))
+    }
+
+    /// Clears away an attempt that is over; keeps its transcript. Ok when there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error; it may be called again.
+    pub fn clear(&self, run: RunId, task: &TaskId, attempt: Attempt) -> io::Result<()> {
+        let name = task.slot_name(attempt);
+        // First the worker's order, then its result: the other way round it would begin anew.
+        remove_tree(&self.tasks().join(&name))?;
+        let left = self.results().join(&name);
+        let transcript = left.join("transcript.jsonl");
+        // A link, or anything else that is no file, is not kept.
+        if fs::symlink_metadata(&transcript).is_ok_and(|meta| meta.is_file()) {
+            let keep = self.installation.attempt(run, task, attempt);
+            fs::create_dir_all(&keep)?;
+            atomic_file::move_to(&transcript, &keep.join("transcript.jsonl"), Durability::Volatile)?;
+        }
+        remove_tree(&left)?;
+        atomic_file::remove(&self.results().join(format!("{name}.json")))
+    }
+
+    /// Clears away all attempts but one: what a crash, or a worker that makes things up, left.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error; it may be called again.
+    pub fn clear_strangers(&self, keep: Option<(&TaskId, Attempt)>) -> io::Result<()> {
+        let is_kept = |name: &str| {
+            TaskId::from_slot_name(name).is_some_and(|(task, attempt)| keep == Some((&task, attempt)))
+        };
+        for entry in fs::read_dir(self.tasks())? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !is_kept(&name) {
+                remove_tree(&entry.path())?;
+            }
+        }
+        for entry in fs::read_dir(self.results())?.take(MAX_NAMES) {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let stem = name.strip_suffix(".json").unwrap_or(&name);
+            if atomic_file::is_visible(&name) && !is_kept(stem) {
+                tracing::warn!(replica = %self.replica, name, "Removed what belongs to no attempt.");
+                remove_tree(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unusable(assignment: &Assignment, why: &dyn fmt::Display, now: Time) -> TaskResult {
+    let task = &assignment.task;
+    let error = TaskError::new(FailureKind::BadOutput, format!("the result can't be used: {why}"));
+    let mut report = TaskResult::without_report(
+        task.id.clone(),
+        task.run,
+        task.worker.clone(),
+        Some(assignment.attempt),
+        Status::Failed,
+        error,
+        now,
+    );
+    report.token = Some(assignment.token);
+    report.rehearsal = assignment.rehearsal;
+    report
+}
+
+/// Gives a folder, with all that is in it, to whom the worker runs as: another runtime may have run it
+/// as somebody else.
+fn hand_over(path: &Path, owner: Owner) -> io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    if meta.is_dir() {
+        for entry in fs::read_dir(path)? {
+            hand_over(&entry?.path(), owner)?;
+        }
+    }
+    if (meta.uid(), meta.gid()) == (owner.uid, owner.gid) {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
+}
+
+/// Removes a file or a folder with all that is in it, following no link. `Ok` when there is none.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

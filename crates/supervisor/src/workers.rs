@@ -1,0 +1,209 @@
+//! The workers: what their folders in `workspaces/` say.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::{AgentSpec, Auth, ContainerMode, Driver, WorkerConfig, WorkerId, WorkspaceMode};
+use scheduler::WorkerLimits;
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+use crate::install::Installation;
+
+/// A worker, as its folder says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worker {
+    /// Its name: that of the folder.
+    pub id: WorkerId,
+    /// Its `worker.toml`.
+    pub config: WorkerConfig,
+    /// The text of its system prompt.
+    pub system_prompt: String,
+    /// Its sub-agents by name, as the CLI wants them.
+    pub subagents: Map<String, Value>,
+    /// Its MCP servers, as the CLI wants them.
+    pub mcp: Option<Value>,
+}
+
+/// The largest prompt or configuration file of a workspace, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Returns all workers of an installation.
+///
+/// # Errors
+///
+/// Bad input for the first folder that does not hold a worker, with the file and what is wrong.
+pub fn load_all(installation: &Installation) -> Result<BTreeMap<WorkerId, Worker>, Failure> {
+    let dir = installation.workspaces();
+    let failed = |error| {
+        Failure::bad_input(format!("`{}` can't be read", dir.display()))
+            .because(error)
+            .hint("Put a folder with a `worker.toml` for each worker there.")
+    };
+    let mut workers = BTreeMap::new();
+    for entry in fs::read_dir(&dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        if !protocol::atomic_file::is_visible(&name) || !dir.join(&*name).is_dir() {
+            continue;
+        }
+        let id: WorkerId = name.parse().map_err(|error| {
+            Failure::bad_input(format!("the folder `workspaces/{name}` has no name for a worker"))
+                .because(error)
+                .hint("Rename it.")
+        })?;
+        workers.insert(id.clone(), load(installation, &id)?);
+    }
+    Ok(workers)
+}
+
+/// Returns a worker as its folder says now.
+///
+/// # Errors
+///
+/// Bad input, with the file and what is wrong.
+pub fn load(installation: &Installation, id: &WorkerId) -> Result<Worker, Failure> {
+    let dir = installation.workspace(id);
+    let file = format!("workspaces/{id}/worker.toml");
+    let text = read(&dir.join("worker.toml"), &file)?;
+    let config = WorkerConfig::from_toml(&text).map_err(|error| {
+        Failure::bad_input(format!("`{file}` is not a worker's configuration"))
+            .because(error)
+            .hint("`supervisor schema worker` prints the format.")
+    })?;
+    let system_prompt = match &config.system_prompt {
+        Some(name) => read(&dir.join(name), &format!("workspaces/{id}/{name}"))?,
+        None => String::new(),
+    };
+    let mcp = config.mcp.as_ref().map(|name| {
+        let file = format!("workspaces/{id}/{name}");
+        let text = read(&dir.join(name), &file)?;
+        serde_json::from_str(&text)
+            .map_err(|error| Failure::bad_input(format!("`{file}` is not JSON")).because(error))
+    });
+    let subagents = subagents(&dir.join(".claude/agents"), id)?;
+    Ok(Worker { id: id.clone(), config, system_prompt, subagents, mcp: mcp.transpose()? })
+}
+
+impl Worker {
+    /// Returns the rules that the scheduler keeps for this worker.
+    pub fn limits(&self) -> WorkerLimits {
+        WorkerLimits {
+            replicas: self.config.replicas,
+            per_attempt: self.config.container == ContainerMode::PerAttempt,
+            timeout: Duration::from_secs(self.config.timeout.into()),
+            retries: self.config.retries,
+            resumes: self.config.command.is_none(),
+        }
+    }
+
+    /// Returns how the worker runs its agent.
+    pub fn agent(&self) -> AgentSpec {
+        let config = &self.config;
+        AgentSpec {
+            worker: self.id.clone(),
+            role: config.description.clone(),
+            driver: match &config.command {
+                Some(command) => Driver::Command(command.clone()),
+                None => Driver::Claude,
+            },
+            system_prompt: self.system_prompt.clone(),
+            model: config.model.clone(),
+            tools: config.tools.clone(),
+            subagents: (!self.subagents.is_empty()).then(|| Value::Object(self.subagents.clone())),
+            mcp: self.mcp.clone(),
+            max_turns: config.max_turns,
+            copy_workspace: config.workspace == WorkspaceMode::Copy,
+            own_login: config.auth == Auth::Home,
+            env: config.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+
+    /// Returns what the orchestrator is told of this worker.
+    pub fn catalogue_entry(&self) -> Value {
+        json!({
+            "name": self.id,
+            "description": self.config.description,
+            "subagents": self.subagents.keys().collect::<Vec<_>>(),
+            "replicas": self.config.replicas,
+            "timeout_seconds": self.config.timeout,
+        })
+    }
+}
+
+fn read(path: &Path, shown: &str) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| {
+        let missing = error.kind() == ErrorKind::NotFound;
+        let failure = Failure::bad_input(format!("`{shown}` can't be read")).because(error);
+        if missing { failure.hint("Add the file, or remove the folder.") } else { failure }
+    };
+    let len = fs::metadata(path).map_err(failed)?.len();
+    if len > MAX_FILE {
+        return Err(Failure::bad_input(format!("`{shown}` has {len} bytes, at most {MAX_FILE} are read")));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+/// Reads `.claude/agents/*.md` in the order of their names, so that the prompt's prefix is the same
+/// every time.
+fn subagents(dir: &Path, worker: &WorkerId) -> Result<Map<String, Value>, Failure> {
+    let shown = format!("workspaces/{worker}/.claude/agents");
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Map::new()),
+        Err(error) => {
+            return Err(Failure::bad_input(format!("`{shown}` can't be read")).because(error));
+        }
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| protocol::atomic_file::is_visible(name) && name.ends_with(".md"))
+        .collect();
+    names.sort();
+    let mut agents = Map::new();
+    for file in names {
+        let shown = format!("{shown}/{file}");
+        let text = read(&dir.join(&file), &shown)?;
+        let (name, agent) = subagent(&text).map_err(|why| {
+            Failure::bad_input(format!("`{shown}` is not a sub-agent"))
+                .because(why)
+                .hint("It begins with `---`, lines such as `name: x` and `description: y`, and `---`.")
+        })?;
+        if agents.insert(name.clone(), agent).is_some() {
+            return Err(Failure::bad_input(format!("`{shown}`: there are two sub-agents `{name}`")));
+        }
+    }
+    Ok(agents)
+}
+
+/// Reads a sub-agent: a head of `key: value` lines between two `---`, then its prompt.
+fn subagent(text: &str) -> Result<(String, Value), String> {
+    let rest = text.strip_prefix("---\n").ok_or("it has no head")?;
+    let (head, prompt) = rest.split_once("\n---\n").ok_or("its head has no end")?;
+    let mut agent = Map::new();
+    let mut name = None;
+    for line in head.lines().filter(|line| !line.trim().is_empty()) {
+        let (key, value) = line.split_once(':').ok_or_else(|| format!("`{line}` has no colon"))?;
+        let value = value.trim().trim_matches('"');
+        match key.trim() {
+            "name" => name = Some(value.to_owned()),
+            key @ ("description" | "model") => {
+                agent.insert(key.to_owned(), value.into());
+            }
+            "tools" => {
+                let list = value.trim_start_matches('[').trim_end_matches(']').split(',');
+                let list: Vec<_> = list.map(|tool| tool.trim().trim_matches('"')).collect();
+                agent.insert("tools".to_owned(), json!(list));
+            }
+            key => return Err(format!("`{key}` is not known here: name, description, tools, model")),
+        }
+    }
+    if !agent.contains_key("description") {
+        return Err("`description` is missing".to_owned());
+    }
+    agent.insert("prompt".to_owned(), prompt.trim().into());
+    Ok((name.ok_or("`name` is missing")?, Value::Object(agent)))
+}

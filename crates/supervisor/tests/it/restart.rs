@@ -1,0 +1,55 @@
+//! A daemon that is killed in the middle of a run, and one that is told to end.
+
+use supervisor::api::types::TaskStatus;
+
+use crate::in_both_runtimes;
+use crate::world::{World, text};
+
+in_both_runtimes! {
+    a_daemon_killed_in_mid_run_loses_nothing_and_does_nothing_twice,
+    what_down_interrupted_goes_on_at_the_next_up,
+}
+
+fn a_daemon_killed_in_mid_run_loses_nothing_and_does_nothing_twice(world: World) {
+    // The second task is still at it when the daemon dies; the first is done.
+    let rule = "[[rule]]\nmatch = { task = \"second\", turn = 0 }\nanswer = { delay = 4, then = \"default\" }\n";
+    let mut world = world.start(rule);
+    world.add("marie", "first", "Go first", &[]);
+    world.add("anga", "second", "Go second", &["--after", "first"]);
+    world.add("fabien", "third", "Go third", &["--after", "second"]);
+    world.until_asked("second");
+    let first = world.result("marie", "first");
+
+    world.kill_daemon();
+    world.start_daemon();
+
+    assert_eq!(world.ended(&["first", "second", "third"]), [TaskStatus::Complete; 3]);
+    assert_eq!(world.result("marie", "first"), first, "what was accepted should not change");
+    let events = text(&world.expect(0, &["events", "adhoc", "--json"]).stdout);
+    for task in ["first", "second", "third"] {
+        let ended = events
+            .lines()
+            .filter(|line| line.contains("task_ended") && line.contains(&format!("\"{task}\"")))
+            .count();
+        assert_eq!(ended, 1, "{task}\n{events}");
+    }
+    let dispatched = events.lines().filter(|line| line.contains("attempt_dispatched"));
+    let of_first = dispatched.filter(|line| line.contains("\"first\"")).count();
+    assert_eq!(of_first, 1, "a finished task should not run again");
+}
+
+fn what_down_interrupted_goes_on_at_the_next_up(world: World) {
+    let rule = "[[rule]]\nmatch = { task = \"long\", turn = 0 }\ntimes = 1\nanswer = { hang = true }\n";
+    let mut world = world.start(rule);
+    world.add("marie", "long", "Take a while", &[]);
+    world.until_asked("long");
+    world.expect(0, &["down"]);
+    world.wait("the daemon has ended", |world| {
+        let output = world.run(&["status"]);
+        (output.status.code() == Some(4)).then_some(())
+    });
+    assert!(world.containers_if_any().is_empty(), "{:?}", world.containers_if_any());
+    world.forget_daemon();
+    world.start_daemon();
+    assert_eq!(world.ended(&["long"]), [TaskStatus::Complete]);
+}

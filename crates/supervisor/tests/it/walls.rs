@@ -1,0 +1,55 @@
+//! What an agent can reach from inside of its container.
+
+use supervisor::api::types::TaskStatus;
+
+use crate::world::{KEY, World};
+
+/// A script that looks around and reports what it finds, as a worker of the `command` driver.
+const LOOK: &str = r#"
+echo "uid=$(id -u)"
+grep -h -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '[:space:]' | sed 's/\([A-Z][a-zA-Z]*:\)/\n\1/g'
+echo
+echo "links=$(ls /sys/class/net | tr '\n' ' ')"
+echo "routes=$(tail -n +2 /proc/net/route | wc -l)"
+(exec 3<>/dev/tcp/192.0.2.1/80) 2>/dev/null && echo "ESCAPED: a route out"
+touch /root-file 2>/dev/null && echo "ESCAPED: the root file system is writable"
+touch /tasks/x 2>/dev/null && echo "ESCAPED: tasks are writable"
+touch /workspace/x 2>/dev/null && echo "ESCAPED: the workspace is writable"
+touch /opt/supervisor/x 2>/dev/null && echo "ESCAPED: the worker's program is writable"
+touch /run/gateway/x 2>/dev/null && echo "ESCAPED: the gateway's folder is writable"
+echo "tasks=$(ls /tasks | tr '\n' ' ')"
+echo "sockets=$(find / -xdev -type s 2>/dev/null | tr '\n' ' ')"
+[ -S /run/gateway/gateway.sock ] && echo "the gateway is there"
+env | grep -i -E 'key|token|secret' | grep -v SUPERVISOR_ || true
+grep -r -l "$NEEDLE" /proc/self/environ /proc/1/environ /config /tasks /results /workspace /run /tmp 2>/dev/null
+for place in /workspaces /auth-homes /var/run/docker.sock /tasks/.slots; do
+  [ -e "$place" ] && echo "ESCAPED: $place is there"
+done
+echo "end"
+"#;
+
+#[test]
+fn docker_walls_hold_from_the_inside() {
+    let Some(world) = World::of_containers("docker_walls_hold_from_the_inside") else { return };
+    // The needle is put together inside, so that the script itself does not hold it.
+    let (head, tail) = KEY.split_at(8);
+    let needle = format!("NEEDLE={head}\nNEEDLE=${{NEEDLE}}{tail}\n");
+    world.write("workspaces/spy/worker.toml", "description = \"Looks around.\"\ncommand = [\"bash\", \"/workspace/look.sh\"]\n");
+    world.write("workspaces/spy/look.sh", &format!("{needle}{LOOK}"));
+    let world = world.start("");
+    // Somebody else's work, to be not seen.
+    world.add("marie", "private", "Keep it to yourself", &[]);
+    world.add("spy", "look", "Look around", &[]);
+    assert_eq!(world.ended(&["private", "look"]), [TaskStatus::Complete; 2]);
+    let seen = world.result("spy", "look")["summary"].as_str().unwrap().to_owned();
+    let has = |line: &str| seen.lines().any(|seen| seen.trim() == line);
+    assert!(seen.contains("end"), "{seen}");
+    assert!(!seen.contains("ESCAPED"), "{seen}");
+    assert!(!seen.contains("uid=0"), "{seen}");
+    assert!(has("CapEff:0000000000000000") && has("CapBnd:0000000000000000"), "{seen}");
+    assert!(has("NoNewPrivs:1") && has("Seccomp:2"), "{seen}");
+    assert!(has("links=lo") && has("routes=0"), "{seen}");
+    assert!(has("tasks=look.1"), "only its own attempt should be there: {seen}");
+    assert!(has("sockets=") && has("the gateway is there"), "{seen}");
+    assert!(!seen.contains("/proc/") && !seen.contains("/config"), "the key is inside: {seen}");
+}

@@ -1,0 +1,375 @@
+//! An installation of its own, with a daemon, gone when it is dropped.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rehearsal::{Rehearsal, Scenario, SeenRequest};
+use serde_json::Value;
+use supervisor::api::types::{RunSummary, StatusReport, TaskStatus, TaskView};
+use supervisor::config::CLI_VERSION;
+use tempfile::TempDir;
+
+/// Far longer than anything here takes, for a machine under load.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What runs the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Process,
+    Docker,
+}
+
+pub(crate) struct World {
+    pub(crate) kind: Kind,
+    dir: TempDir,
+    sockets: TempDir,
+    claude: PathBuf,
+    worker: PathBuf,
+    upstream: Option<Upstream>,
+    /// Where the model's API is, if it is not the rehearsal of this test.
+    address: Option<String>,
+    daemon: Option<Child>,
+}
+
+/// The model's API, in the test's own process.
+struct Upstream {
+    runtime: tokio::runtime::Runtime,
+    rehearsal: Rehearsal,
+    address: String,
+}
+
+/// The key that the daemon is given. It must be seen upstream, and nowhere else.
+pub(crate) const KEY: &str = "sk-test-4f1c0a55e77";
+
+impl World {
+    pub(crate) fn of_processes(test: &str) -> Option<Self> {
+        Self::new(Kind::Process, test)
+    }
+
+    pub(crate) fn of_containers(test: &str) -> Option<Self> {
+        let image = format!("supervisor-worker:{CLI_VERSION}");
+        let inspect = Command::new("docker").args(["image", "inspect", &image]).output();
+        match inspect {
+            Ok(output) if output.status.success() => Self::new(Kind::Docker, test),
+            Ok(_) => skip(test, &format!("no container engine with the image {image}")),
+            Err(error) => skip(test, &format!("no docker command: {error}")),
+        }
+    }
+
+    fn new(kind: Kind, test: &str) -> Option<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let claude = std::env::var_os("SUPERVISOR_CLAUDE")
+            .map_or_else(|| root.join(format!(".cache/cli/{CLI_VERSION}/claude")), PathBuf::from);
+        if !claude.is_file() {
+            return skip(test, "no Claude Code CLI; `compose/fetch-cli` fetches it");
+        }
+        let Some(worker) = std::env::var_os("SUPERVISOR_WORKER").map(PathBuf::from) else {
+            return skip(test, "no static worker: run `make test`, which builds it");
+        };
+        let dir = tempfile::Builder::new().prefix("sup").tempdir().unwrap();
+        // Agents in containers are another user.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(dir.path(), open).unwrap();
+        copy_tree(&root.join("workspaces"), &dir.path().join("workspaces"));
+        let world = Self {
+            kind,
+            dir,
+            sockets: tempfile::Builder::new().prefix("s").tempdir().unwrap(),
+            claude,
+            worker,
+            upstream: None,
+            address: None,
+            daemon: None,
+        };
+        world.write("supervisor.toml", "backoff_base = 0.2\nstop_grace = 5\n");
+        Some(world)
+    }
+
+    /// Starts the model's API with a scenario, and the daemon.
+    pub(crate) fn start(mut self, scenario: &str) -> Self {
+        self.upstream = Some(Upstream::start(Scenario::from_toml(scenario).unwrap()));
+        self.start_daemon();
+        self
+    }
+
+    /// Starts the daemon with somebody else's API.
+    pub(crate) fn start_with_upstream(mut self, address: &str) -> Self {
+        self.address = Some(address.to_owned());
+        self.start_daemon();
+        self
+    }
+
+    pub(crate) fn start_daemon(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("daemon.log"))
+            .unwrap();
+        let mut command = self.command();
+        command.args(["-v", "up"]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.daemon = Some(command.spawn().unwrap());
+        self.wait("the daemon is healthy", |world| {
+            let output = world.run(&["status", "--json"]);
+            let daemon = world.daemon.as_mut().unwrap();
+            if let Some(status) = daemon.try_wait().unwrap() {
+                panic!("the daemon ended with {status}:\n{}", world.log());
+            }
+            output.status.success().then_some(())
+        });
+    }
+
+    /// Kills the daemon as a crash would; its workers go on.
+    pub(crate) fn kill_daemon(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// Returns the command `supervisor` with nothing of the test's environment but the `PATH`.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_supervisor"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.dir.path())
+            .env("XDG_RUNTIME_DIR", self.sockets.path())
+            .env("SUPERVISOR_DIR", self.dir.path())
+            .env("SUPERVISOR_CLAUDE", &self.claude)
+            .env("SUPERVISOR_WORKER", &self.worker)
+            .env("SUPERVISOR_RUNTIME", match self.kind {
+                Kind::Process => "process",
+                Kind::Docker => "docker",
+            })
+            .env("ANTHROPIC_API_KEY", KEY);
+        if let Some(host) = std::env::var_os("DOCKER_HOST") {
+            command.env("DOCKER_HOST", host);
+        }
+        let address = self.upstream.as_ref().map(|upstream| upstream.address.clone());
+        if let Some(address) = address.or_else(|| self.address.clone()) {
+            command.env("ANTHROPIC_BASE_URL", address);
+        }
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        self.command().args(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs a command that must exit with that code, and returns its output.
+    pub(crate) fn expect(&self, code: i32, args: &[&str]) -> Output {
+        let output = self.run(args);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "supervisor {args:?}\n{}\n{}\n--- log\n{}",
+            text(&output.stdout),
+            text(&output.stderr),
+            self.log()
+        );
+        output
+    }
+
+    /// Runs a command that must succeed and prints one line of JSON.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let output = self.expect(0, args);
+        let stdout = text(&output.stdout);
+        serde_json::from_str(stdout.lines().last().unwrap_or_default())
+            .unwrap_or_else(|error| panic!("supervisor {args:?}: {error}\n{stdout}"))
+    }
+
+    /// Adds a task and returns at once.
+    pub(crate) fn add(&self, worker: &str, id: &str, text: &str, more: &[&str]) {
+        let args = [&["task", worker, text, "--id", id, "--detach"], more].concat();
+        self.expect(0, &args);
+    }
+
+    pub(crate) fn status(&self) -> StatusReport {
+        serde_json::from_value(self.json_text(&["status", "--json"])).unwrap()
+    }
+
+    fn json_text(&self, args: &[&str]) -> Value {
+        serde_json::from_slice(&self.expect(0, args).stdout).unwrap()
+    }
+
+    pub(crate) fn task(&self, id: &str) -> TaskView {
+        let report = self.status();
+        let mut tasks = report.runs.into_iter().flat_map(|run| run.tasks);
+        tasks.find(|task| task.task_id.as_str() == id).unwrap_or_else(|| panic!("no task {id}"))
+    }
+
+    /// Waits until all tasks of the standing run have ended, and returns their statuses.
+    pub(crate) fn ended(&self, ids: &[&str]) -> Vec<TaskStatus> {
+        self.wait_ref("the tasks have ended", |world| {
+            let tasks: Vec<_> = ids.iter().map(|id| world.task(id).status).collect();
+            tasks.iter().all(|status| status.has_ended()).then_some(tasks)
+        })
+    }
+
+    /// Submits a request and waits for its end, which must be a good one.
+    pub(crate) fn submit(&self, request: &str) -> RunSummary {
+        self.write("request.txt", request);
+        serde_json::from_value(self.json(&["submit", "request.txt", "--json"])).unwrap()
+    }
+
+    /// Returns the published result of a task.
+    pub(crate) fn result(&self, worker: &str, id: &str) -> Value {
+        let text = fs::read(self.path(&format!("results/{worker}/{id}.json"))).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Returns the requests for messages that came upstream.
+    pub(crate) fn requests(&self) -> Vec<SeenRequest> {
+        self.upstream.as_ref().unwrap().rehearsal.requests()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, contents: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::File::create(path).unwrap().write_all(contents.as_bytes()).unwrap();
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    /// Waits for something, with a bound.
+    pub(crate) fn wait<T>(
+        &mut self,
+        what: &str,
+        mut look: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(start.elapsed() < PATIENCE, "waited too long until {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The same, where nothing of the world changes.
+    pub(crate) fn wait_ref<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(start.elapsed() < PATIENCE, "waited too long until {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until a task runs, with a request for it upstream.
+    pub(crate) fn until_asked(&self, id: &str) {
+        self.wait_ref("the model is asked", |world| {
+            world.requests().iter().any(|r| r.task.as_deref() == Some(id)).then_some(())
+        });
+    }
+
+    /// Returns the names of this installation's containers.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let label = format!("label=supervisor.installation={}", self.installation_id());
+        let output = Command::new("docker")
+            .args(["ps", "--all", "--filter", &label, "--format", "{{.Names}}"])
+            .output()
+            .unwrap();
+        text(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// The same, where there are containers at all.
+    pub(crate) fn containers_if_any(&self) -> Vec<String> {
+        match self.kind {
+            Kind::Docker => self.containers(),
+            Kind::Process => Vec::new(),
+        }
+    }
+
+    /// Takes note that the daemon has ended by itself.
+    pub(crate) fn forget_daemon(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    pub(crate) fn installation_id(&self) -> String {
+        supervisor::install::Installation::at(self.dir.path()).unwrap().id().to_owned()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}", self.log());
+        }
+        if self.daemon.is_none() && !std::thread::panicking() && self.upstream.is_some() {
+            self.start_daemon();
+        }
+        let _ = self.run(&["down"]);
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        if self.kind == Kind::Docker {
+            for name in self.containers() {
+                let _ = Command::new("docker").args(["rm", "--force", &name]).output();
+            }
+        }
+    }
+}
+
+impl Upstream {
+    fn start(scenario: Scenario) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let rehearsal = Rehearsal::new(scenario);
+        runtime.spawn(rehearsal.clone().serve_tcp(listener, std::future::pending()));
+        Self { runtime, rehearsal, address }
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Upstream({}, {:?})", self.address, self.runtime)
+    }
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Says that a test is left out. Where everything must be there, that is a failure.
+pub(crate) fn skip<T>(test: &str, why: &str) -> Option<T> {
+    assert!(std::env::var_os("REQUIRE_DOCKER").is_none(), "{test}: {why}");
+    println!("SKIPPED: {test}: {why}");
+    if let Some(path) = std::env::var_os("TEST_SKIPS") {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "SKIPPED: {test}: {why}").unwrap();
+    }
+    None
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}

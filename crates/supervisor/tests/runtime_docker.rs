@@ -1,0 +1,507 @@
+//! The Docker runtime against a real engine.
+//!
+//! Containers run shell scripts in place of the worker, in the image of worker containers.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
+
+use std::collections::HashMap;
+use std::env;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListImagesOptionsBuilder,
+    RemoveContainerOptionsBuilder,
+};
+use protocol::{Auth, ReplicaId, Resources, WorkspaceMode};
+use supervisor::runtime::docker::DockerRuntime;
+use supervisor::runtime::{Exit, Found, Owner, ReplicaSpec, Runtime, RuntimeError};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::time::timeout;
+
+/// Far longer than anything here takes, for a machine under load.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A script that writes down that it runs, and stops when it is told to.
+const RESIDENT: &str =
+    "trap 'exit 143' TERM\necho started >>/results/starts\nwhile :; do sleep 0.05; done";
+
+/// An installation of its own, gone with everything it made when it is dropped.
+struct World {
+    dir: TempDir,
+    installation: String,
+    image: String,
+    docker: Docker,
+    runtime: DockerRuntime,
+}
+
+impl World {
+    /// Returns `None`, and says so, where there is no engine or no image to test with.
+    async fn new(test: &str) -> Option<Self> {
+        static WORLDS: AtomicUsize = AtomicUsize::new(0);
+        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
+        let installation = format!("t{}-{number}", std::process::id());
+        let runtime = match DockerRuntime::connect(&installation).await {
+            Ok(runtime) => runtime,
+            Err(error) => return skip(test, &error.to_string()),
+        };
+        let docker = Docker::connect_with_unix(
+            runtime.endpoint().trim_start_matches("unix://"),
+            120,
+            bollard::API_DEFAULT_VERSION,
+        );
+        let Ok(docker) = docker else { return skip(test, "the engine is not on this host") };
+        let Some(image) = worker_image(&docker).await else {
+            return skip(test, "there is no image of worker containers: `make image`");
+        };
+        let dir = tempfile::Builder::new().prefix(test).tempdir().unwrap();
+        Some(Self { dir, installation, image, docker, runtime })
+    }
+
+    /// Returns the spec of a replica that runs a script.
+    fn spec(&self, replica: &str, script: &str) -> ReplicaSpec {
+        let owner = owner();
+        let folder = |name: &str| {
+            let path = self.dir.path().join(replica).join(name);
+            fs::create_dir_all(&path).unwrap();
+            chown(&path, Some(owner.uid), Some(owner.gid)).unwrap();
+            path
+        };
+        let program = folder("bin").join("worker");
+        install(&program, script);
+        ReplicaSpec {
+            replica: replica.parse().unwrap(),
+            worker: replica.rsplit_once('-').unwrap().0.parse().unwrap(),
+            image: self.image.clone(),
+            program,
+            claude: None,
+            tasks: folder("tasks"),
+            results: folder("results"),
+            workspace: folder("workspace"),
+            workspace_mode: WorkspaceMode::ReadOnly,
+            config_dir: folder("config"),
+            auth: Auth::Gateway,
+            scratch: folder("scratch"),
+            gateway: folder("gateway"),
+            resources: Resources { memory_mib: 64, cpus: 1.0, pids: 32, tmp_mib: 8 },
+            user: owner,
+            only_attempt: None,
+        }
+    }
+
+    async fn container_id(&self, replica: &ReplicaId) -> Option<String> {
+        let name = self.runtime.container_name(replica);
+        let found = self.docker.inspect_container(&name, None::<InspectContainerOptions>).await;
+        found.ok().and_then(|found| found.id)
+    }
+
+    async fn remove_by_hand(&self, name: &str) {
+        let options = RemoveContainerOptionsBuilder::new().force(true).build();
+        self.docker.remove_container(name, Some(options)).await.unwrap();
+    }
+
+    async fn stop(&self, replica: &ReplicaId) {
+        self.runtime.stop(replica, Duration::ZERO).await.unwrap();
+    }
+
+    async fn wait(&self, replica: &ReplicaId) -> Exit {
+        timeout(PATIENCE, self.runtime.wait(replica)).await.unwrap().unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // A test that fails leaves its containers to this. It is not async, so it asks the CLI.
+        let docker = |args: &[&str]| {
+            let output = std::process::Command::new("docker").args(args).output();
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let filter = format!("label=supervisor.installation={}", self.installation);
+        let left = docker(&["ps", "--all", "--quiet", "--filter", &filter]).unwrap_or_default();
+        for id in left.lines() {
+            let _gone_already = docker(&["rm", "--force", id]);
+        }
+    }
+}
+
+fn skip<T>(test: &str, why: &str) -> Option<T> {
+    let line = format!("SKIPPED: {test}: {why}");
+    assert!(env::var_os("REQUIRE_DOCKER").is_none_or(|value| value != "1"), "{line}");
+    eprintln!("{line}");
+    if let Some(path) = env::var_os("TEST_SKIPS") {
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{line}").unwrap();
+    }
+    None
+}
+
+async fn worker_image(docker: &Docker) -> Option<String> {
+    let filters = HashMap::from([("reference", vec!["supervisor-worker"])]);
+    let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+    let images = docker.list_images(Some(options)).await.ok()?;
+    images.into_iter().flat_map(|image| image.repo_tags).next()
+}
+
+/// Root may not run agents, and only root can give files away.
+fn owner() -> Owner {
+    let uid = rustix::process::getuid();
+    if uid.is_root() {
+        return Owner { uid: 1000, gid: 1000 };
+    }
+    Owner { uid: uid.as_raw(), gid: rustix::process::getgid().as_raw() }
+}
+
+/// Puts a program where it is run from, in place of one that may be running.
+fn install(program: &Path, script: &str) {
+    let mut file = tempfile::NamedTempFile::new_in(program.parent().unwrap()).unwrap();
+    file.write_all(format!("#!/bin/bash\n{script}\n").as_bytes()).unwrap();
+    file.as_file().set_permissions(Permissions::from_mode(0o755)).unwrap();
+    file.persist(program).unwrap();
+}
+
+/// Waits until a file has that many lines, and returns them.
+async fn lines(path: PathBuf, count: usize) -> Vec<String> {
+    let read = async {
+        loop {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if text.matches('\n').count() >= count {
+                return text.lines().map(str::to_owned).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, read).await.unwrap()
+}
+
+#[tokio::test]
+async fn second_ensure_adopts_also_after_a_restart() {
+    let Some(world) = World::new("second_ensure_adopts_also_after_a_restart").await else { return };
+    let spec = world.spec("marie-1", RESIDENT);
+    world.runtime.ensure(&spec, false).await.unwrap();
+    let id = world.container_id(&spec.replica).await;
+    world.runtime.ensure(&spec, false).await.unwrap();
+
+    let restarted = DockerRuntime::connect(&world.installation).await.unwrap();
+    restarted.ensure(&spec, false).await.unwrap();
+
+    assert_eq!(world.container_id(&spec.replica).await, id);
+    let running = Found { replica: spec.replica.clone(), running: true };
+    assert_eq!(restarted.list().await.unwrap(), [running]);
+    assert_eq!(lines(spec.results.join("starts"), 1).await.len(), 1);
+    world.stop(&spec.replica).await;
+    assert!(restarted.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn other_spec_replaces_a_container_unless_it_is_busy() {
+    let Some(world) = World::new("other_spec_replaces_a_container_unless_it_is_busy").await else {
+        return;
+    };
+    let first = world.spec("marie-1", RESIDENT);
+    world.runtime.ensure(&first, false).await.unwrap();
+    lines(first.results.join("starts"), 1).await;
+    let id = world.container_id(&first.replica).await;
+
+    let mut second = first.clone();
+    second.resources.memory_mib = 80;
+    world.runtime.ensure(&second, true).await.unwrap();
+    assert_eq!(world.container_id(&first.replica).await, id);
+    world.runtime.ensure(&second, false).await.unwrap();
+    assert_ne!(world.container_id(&first.replica).await, id);
+    assert_eq!(lines(first.results.join("starts"), 2).await.len(), 2);
+    world.stop(&first.replica).await;
+}
+
+#[tokio::test]
+async fn container_of_another_attempt_is_replaced_even_if_busy() {
+    let Some(world) = World::new("container_of_another_attempt_is_replaced_even_if_busy").await
+    else {
+        return;
+    };
+    let mut spec = world.spec("marie-1", RESIDENT);
+    spec.only_attempt = Some("sec-001.1".to_owned());
+    world.runtime.ensure(&spec, true).await.unwrap();
+    let id = world.container_id(&spec.replica).await;
+    world.runtime.ensure(&spec, true).await.unwrap();
+    assert_eq!(world.container_id(&spec.replica).await, id);
+
+    spec.only_attempt = Some("sec-001.2".to_owned());
+    world.runtime.ensure(&spec, true).await.unwrap();
+    assert_ne!(world.container_id(&spec.replica).await, id);
+    world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
+async fn program_with_other_contents_replaces_a_container() {
+    let Some(world) = World::new("program_with_other_contents_replaces_a_container").await else {
+        return;
+    };
+    let spec = world.spec("marie-1", RESIDENT);
+    world.runtime.ensure(&spec, false).await.unwrap();
+    let id = world.container_id(&spec.replica).await;
+    install(&spec.program, &format!("{RESIDENT} # new"));
+    world.runtime.ensure(&spec, false).await.unwrap();
+    assert_ne!(world.container_id(&spec.replica).await, id);
+    world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
+async fn exit_code_and_last_words_are_seen_during_and_after_the_end() {
+    let Some(world) =
+        World::new("exit_code_and_last_words_are_seen_during_and_after_the_end").await
+    else {
+        return;
+    };
+    let script = "until [ -e /tasks/go ]; do sleep 0.05; done; echo good; echo bye >&2; exit 7";
+    let spec = world.spec("marie-1", script);
+    world.runtime.ensure(&spec, false).await.unwrap();
+    let (during, ()) = tokio::join!(world.wait(&spec.replica), async {
+        fs::create_dir(spec.tasks.join("go")).unwrap();
+    });
+    assert_eq!((during.code, during.oom), (Some(7), false));
+    assert_eq!(during.to_string(), "it ended with 7 (its last words: bye)");
+    assert_eq!(world.wait(&spec.replica).await, during);
+
+    let ended = Found { replica: spec.replica.clone(), running: false };
+    assert_eq!(world.runtime.list().await.unwrap(), [ended]);
+    // It is started again when it is wanted again.
+    let id = world.container_id(&spec.replica).await;
+    world.runtime.ensure(&spec, false).await.unwrap();
+    assert_ne!(world.container_id(&spec.replica).await, id);
+    world.stop(&spec.replica).await;
+    assert_eq!(world.wait(&spec.replica).await, Exit::unknown());
+}
+
+#[tokio::test]
+async fn container_that_hits_its_memory_limit_is_seen_to() {
+    let Some(world) = World::new("container_that_hits_its_memory_limit_is_seen_to").await else {
+        return;
+    };
+    let spec = world.spec("marie-1", "exec tail /dev/zero");
+    world.runtime.ensure(&spec, false).await.unwrap();
+    let exit = world.wait(&spec.replica).await;
+    assert_eq!((exit.code, exit.oom), (Some(137), true));
+    world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
+async fn container_that_was_removed_by_hand_has_ended() {
+    let Some(world) = World::new("container_that_was_removed_by_hand_has_ended").await else {
+        return;
+    };
+    let spec = world.spec("marie-1", RESIDENT);
+    world.runtime.ensure(&spec, false).await.unwrap();
+    let name = world.runtime.container_name(&spec.replica);
+    lines(spec.results.join("starts"), 1).await;
+    let (exit, ()) = tokio::join!(world.wait(&spec.replica), world.remove_by_hand(&name));
+    // By how far the removal has come.
+    assert!(matches!(exit.code, None | Some(137)), "{exit:?}");
+    assert!(world.runtime.list().await.unwrap().is_empty());
+    world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
+async fn stop_asks_then_kills_and_leaves_nothing() {
+    let Some(world) = World::new("stop_asks_then_kills_and_leaves_nothing").await else { return };
+    let polite = world.spec("polite-1", "trap 'echo asked >/results/asked; exit 0' TERM\necho started >>/results/starts\nwhile :; do sleep 0.05; done");
+    let deaf = world
+        .spec("deaf-1", "trap '' TERM\necho started >>/results/starts\nwhile :; do sleep 1; done");
+    for spec in [&polite, &deaf] {
+        world.runtime.ensure(spec, false).await.unwrap();
+        lines(spec.results.join("starts"), 1).await;
+    }
+    let grace = Duration::from_secs(1);
+    let (exit, stopped) =
+        tokio::join!(world.wait(&deaf.replica), world.runtime.stop(&deaf.replica, grace));
+    stopped.unwrap();
+    assert!(matches!(exit.code, None | Some(137)), "{exit:?}");
+    world.runtime.stop(&polite.replica, PATIENCE).await.unwrap();
+    assert_eq!(lines(polite.results.join("asked"), 1).await, ["asked"]);
+    assert!(world.runtime.list().await.unwrap().is_empty());
+    // Again, for what is gone.
+    world.runtime.stop(&polite.replica, grace).await.unwrap();
+}
+
+#[tokio::test]
+async fn container_of_somebody_else_is_left_alone() {
+    let Some(world) = World::new("container_of_somebody_else_is_left_alone").await else { return };
+    let spec = world.spec("marie-1", RESIDENT);
+    let name = world.runtime.container_name(&spec.replica);
+    let options = CreateContainerOptionsBuilder::new().name(&name).build();
+    let body = ContainerCreateBody { image: Some(world.image.clone()), ..Default::default() };
+    let foreign = world.docker.create_container(Some(options), body).await.unwrap().id;
+
+    let refused = world.runtime.ensure(&spec, false).await;
+    let stopped = world.runtime.stop(&spec.replica, Duration::ZERO).await;
+    let waited = world.wait(&spec.replica).await;
+
+    assert_eq!(world.container_id(&spec.replica).await, Some(foreign));
+    world.remove_by_hand(&name).await;
+    assert!(matches!(refused, Err(RuntimeError::NotOurs { name: found }) if found == name));
+    stopped.unwrap();
+    assert_eq!(waited, Exit::unknown());
+}
+
+#[tokio::test]
+async fn missing_image_is_named_and_nothing_is_stopped_for_it() {
+    let Some(world) = World::new("missing_image_is_named_and_nothing_is_stopped_for_it").await
+    else {
+        return;
+    };
+    let mut spec = world.spec("marie-1", RESIDENT);
+    world.runtime.ensure(&spec, false).await.unwrap();
+    let id = world.container_id(&spec.replica).await;
+    world.runtime.check(std::slice::from_ref(&spec.image)).await.unwrap();
+
+    spec.image = "supervisor-test/no-such-image:1".to_owned();
+    for error in [
+        world.runtime.ensure(&spec, false).await.unwrap_err(),
+        world.runtime.check(std::slice::from_ref(&spec.image)).await.unwrap_err(),
+    ] {
+        assert!(
+            matches!(&error, RuntimeError::ImageMissing { image } if *image == spec.image),
+            "{error:?}"
+        );
+    }
+    assert_eq!(world.container_id(&spec.replica).await, id);
+    world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
+async fn what_the_engine_refuses_is_told_and_leaves_nothing() {
+    let Some(world) = World::new("what_the_engine_refuses_is_told_and_leaves_nothing").await else {
+        return;
+    };
+    let mut spec = world.spec("marie-1", RESIDENT);
+    let tasks = std::mem::replace(&mut spec.tasks, "/nowhere/tasks".into());
+    let error = world.runtime.ensure(&spec, false).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot mount `/nowhere/tasks`");
+    assert!(!error.is_transient());
+
+    // No engine gives so little memory.
+    spec.tasks = tasks;
+    let resources =
+        std::mem::replace(&mut spec.resources, Resources { memory_mib: 1, ..Resources::default() });
+    let error = world.runtime.ensure(&spec, false).await.unwrap_err();
+    assert!(matches!(error, RuntimeError::Refused { action: "create" | "start", .. }), "{error:?}");
+
+    // May be run, but not by whom it is run.
+    spec.resources = resources;
+    fs::set_permissions(&spec.program, Permissions::from_mode(0o010)).unwrap();
+    let error = world.runtime.ensure(&spec, false).await.unwrap_err();
+    assert!(error.to_string().starts_with("cannot start `supervisor-"), "{error}");
+    assert!(world.runtime.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn walls_hold_as_seen_from_inside() {
+    let Some(world) = World::new("walls_hold_as_seen_from_inside").await else { return };
+    let script = r#"
+        exec >/results/seen 2>/dev/null
+        echo "user $(id -u):$(id -g)"
+        grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
+        echo "interfaces $(tail -n +3 /proc/net/dev | cut -d: -f1 | xargs)"
+        while read -r _ at _ flags _; do [ $at != / ] || echo "root is ${flags%%,*}"; done </proc/mounts
+        for folder in /tasks /workspace /run/gateway /opt/supervisor /config /results /tmp; do
+            touch $folder/probe && echo "writable $folder"
+        done
+        cp /bin/true /tmp/true && /tmp/true && echo "programs run in /tmp"
+        head -c 9M /dev/zero >/tmp/big || echo "/tmp is bounded"
+        echo "memory $(cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max)"
+        echo "pids $(cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max)"
+        echo "host $(hostname) pid $$ in $PWD home $HOME"
+        env | grep -E 'KEY|TOKEN|ANTHROPIC' || echo "no keys"
+    "#;
+    let spec = world.spec("marie-1", script);
+    world.runtime.ensure(&spec, false).await.unwrap();
+    let exit = world.wait(&spec.replica).await;
+    assert_eq!(exit.code, Some(0), "{exit}");
+
+    let seen = fs::read_to_string(spec.results.join("seen")).unwrap().replace('\t', " ");
+    let user = spec.user;
+    let expected = format!(
+        "user {}:{}\nroot is ro\nCapBnd: 0000000000000000\nCapEff: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2\n\
+         interfaces lo\nwritable /config\nwritable /results\nwritable /tmp\nprograms run in /tmp\n\
+         /tmp is bounded\nmemory 67108864\npids 32\nhost marie-1 pid 1 in /workspace home /tmp/home\n\
+         no keys\n",
+        user.uid, user.gid
+    );
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&seen), sorted(&expected));
+    world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
+async fn engine_that_is_not_there_is_unreachable() {
+    for endpoint in ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1"] {
+        let error = DockerRuntime::connect_to(endpoint, "t").await.unwrap_err();
+        assert!(
+            matches!(&error, RuntimeError::Unreachable { endpoint: found, .. } if found == endpoint),
+            "{error:?}"
+        );
+        assert!(error.is_transient() && error.hint().is_some());
+        assert_eq!(error.to_string(), format!("cannot reach the container engine at {endpoint}"));
+    }
+    let error = DockerRuntime::connect_to("ssh://somewhere", "t").await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot connect to `ssh://somewhere`");
+}
+
+#[tokio::test]
+async fn engine_that_is_too_old_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+    let engine = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _request = stream.read(&mut [0; 4096]).await.unwrap();
+        let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n{\"ApiVersion\":\"1.40\"}";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    let error = DockerRuntime::connect_to(&endpoint, "t").await.unwrap_err();
+    assert!(matches!(error, RuntimeError::TooOld { found } if found == "1.40"));
+    engine.await.unwrap();
+}
+
+#[tokio::test]
+async fn lost_connection_is_not_an_end() {
+    let Some(world) = World::new("lost_connection_is_not_an_end").await else { return };
+    let spec = world.spec("marie-1", RESIDENT);
+    world.runtime.ensure(&spec, false).await.unwrap();
+
+    // The way to the engine leads through here, and is cut as soon as somebody waits.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+    let socket = world.runtime.endpoint().trim_start_matches("unix://").to_owned();
+    let way = tokio::spawn(async move {
+        loop {
+            let (mut here, _) = listener.accept().await.unwrap();
+            let mut there = UnixStream::connect(&socket).await.unwrap();
+            let mut request = vec![0; 4096];
+            let len = here.read(&mut request).await.unwrap();
+            if !String::from_utf8_lossy(&request[..len]).contains("/wait") {
+                there.write_all(&request[..len]).await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut here, &mut there).await);
+            }
+        }
+    });
+    let remote = DockerRuntime::connect_to(&endpoint, &world.installation).await.unwrap();
+    let waited = timeout(PATIENCE, remote.wait(&spec.replica)).await;
+    way.abort();
+    let error = waited.unwrap().unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+
+    let running = Found { replica: spec.replica.clone(), running: true };
+    assert_eq!(world.runtime.list().await.unwrap(), [running]);
+    world.stop(&spec.replica).await;
+}
