@@ -56,6 +56,7 @@ impl Scheduler {
         worker: WorkerIx,
         replica: ReplicaId,
     ) {
+        assert_eq!(self.workers.task_on(&replica), None, "BUG: {replica} is not free");
         let resumes = self.workers.get(worker).limits.resumes;
         let entry = &self.graph[ix].entry;
         let task = entry.task.id.clone();

@@ -200,9 +200,9 @@ fn decode<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, Fai
         return Err(refusal(status, body));
     }
     serde_json::from_slice(body).map_err(|error| {
-        Failure::unavailable("the supervisor's answer can't be read").because(error).hint(
-            "It may be of another version: `supervisor down`, then `supervisor up --detach`.",
-        )
+        Failure::unavailable("the supervisor's answer can't be read")
+            .because(error)
+            .hint("It may be of another version: `supervisor down`, then `supervisor up --detach`.")
     })
 }
 
@@ -228,9 +228,9 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
 }
 
 fn gone(error: hyper::Error) -> Failure {
-    Failure::unavailable("the supervisor went away before it answered")
-        .because(error)
-        .hint("`supervisor status` shows whether it is back; its log is `.supervisor/supervisor.log`.")
+    Failure::unavailable("the supervisor went away before it answered").because(error).hint(
+        "`supervisor status` shows whether it is back; its log is `.supervisor/supervisor.log`.",
+    )
 }
 
 fn slow() -> Failure {
@@ -238,16 +238,16 @@ fn slow() -> Failure {
         .hint("Its log is `.supervisor/supervisor.log`.")
 }
 
-/// A cause that came over the API, with its own.
+/// A cause that another process told, with its own.
 #[derive(Debug)]
-struct Cause {
+pub(crate) struct Cause {
     text: String,
     source: Option<Box<Cause>>,
 }
 
 impl Cause {
     /// Links causes, from the outermost to the innermost.
-    fn chain(causes: Vec<String>) -> Option<Self> {
+    pub(crate) fn chain(causes: Vec<String>) -> Option<Self> {
         let link = |source: Option<Self>, text| Some(Self { text, source: source.map(Box::new) });
         causes.into_iter().rev().fold(None, link)
     }

@@ -100,6 +100,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         random,
     });
     drop(records);
+    stop_strangers(&runtime, &workers, Duration::from_secs_f64(config.stop_grace.value)).await;
     let (shutdown, requests) = mpsc::unbounded_channel();
     let api = Api { inbox: inbox.clone(), committed, installation: installation.clone(), health, shutdown };
     let server = serve(api, &sockets.join(API_SOCKET))?;
@@ -140,7 +141,8 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     }
 }
 
-fn make_folders(installation: &Installation) -> Result<(), Failure> {
+/// Makes the folders that are the daemon's own.
+pub(crate) fn make_folders(installation: &Installation) -> Result<(), Failure> {
     let state = installation.state();
     fs::create_dir_all(&state)
         // Requests, sessions and all that happened are the user's own.
@@ -235,7 +237,8 @@ fn replicas(
     })
 }
 
-fn replay(
+/// Returns the scheduler to which all of these happened.
+pub(crate) fn replay(
     config: &Config,
     workers: &BTreeMap<WorkerId, Worker>,
     records: &[Record],
@@ -291,6 +294,38 @@ async fn end_request(
         _ = terminate.recv() => Ok(Shutdown::default()),
         _ = interrupt.recv() => Ok(Shutdown::default()),
         request = requests.recv() => Ok(request.unwrap_or_default()),
+    }
+}
+
+/// Stops, in the background, replicas that no worker has any more.
+async fn stop_strangers(
+    runtime: &Arc<dyn Runtime>,
+    workers: &BTreeMap<WorkerId, Worker>,
+    grace: Duration,
+) {
+    let found = match runtime.list().await {
+        Ok(found) => found,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "Can't look for replicas.");
+            return;
+        }
+    };
+    for found in found {
+        let has_it = |worker: &Worker| {
+            (1..=worker.config.replicas)
+                .any(|n| protocol::ReplicaId::new(&worker.id, n).as_ref() == Ok(&found.replica))
+        };
+        if workers.values().any(has_it) {
+            continue;
+        }
+        info!(replica = %found.replica, "No worker has this replica any more: stopping it.");
+        let runtime = Arc::clone(runtime);
+        tokio::spawn(async move {
+            if let Err(error) = runtime.stop(&found.replica, grace).await {
+                let error = &error as &dyn std::error::Error;
+                warn!(replica = %found.replica, error, "Can't stop a replica.");
+            }
+        });
     }
 }
 

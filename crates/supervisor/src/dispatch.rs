@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{Attempt, Event, Input as TaskInput, ReplicaId, RunId, Task, TaskId, TaskKind, WorkerId};
-use protocol::{Assignment, AgentSpec, FailureKind, SessionPlan, TaskError};
-use scheduler::{Command, Input, Refusal, Scheduler, Step};
+use protocol::{AgentSpec, Assignment, FailureKind, SessionPlan, Status, TaskError};
+use scheduler::{Command, Input, Refusal, RunEntry, Scheduler, Step};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -52,6 +52,10 @@ pub struct Dispatcher {
     rehearsal: bool,
     /// Since when nothing new is dispatched, waiting for what runs.
     draining: bool,
+    /// Whether the journal can't be written for now.
+    blocked: bool,
+    /// What runs with a budget have spent, in US dollars.
+    spent: HashMap<RunId, f64>,
     random: fn() -> u64,
     work: Work,
 }
@@ -120,6 +124,8 @@ impl Dispatcher {
             notices: BTreeMap::new(),
             rehearsal: beginning.rehearsal,
             draining: false,
+            blocked: false,
+            spent: HashMap::new(),
             random: beginning.random,
             work: Work::default(),
         }
@@ -137,7 +143,7 @@ impl Dispatcher {
         stop: CancellationToken,
     ) -> Result<(), CommitError> {
         self.begin();
-        self.settle().await?;
+        self.settle()?;
         let mut messages = Vec::with_capacity(BATCH);
         let mut retry_at = None;
         loop {
@@ -152,8 +158,13 @@ impl Dispatcher {
             for message in messages.drain(..) {
                 self.take(message);
             }
-            self.settle().await?;
-            retry_at = (!self.unwritten.is_empty()).then(|| Instant::now() + RETRY_AFTER);
+            self.settle()?;
+            // One that is set stays: messages that keep coming must not put it off for ever.
+            retry_at = match retry_at {
+                _ if !self.blocked && self.unwritten.is_empty() => None,
+                Some(at) if at > Instant::now() => Some(at),
+                _ => Some(Instant::now() + RETRY_AFTER),
+            };
             if self.draining && self.scheduler.running() == 0 {
                 return Ok(());
             }
@@ -180,8 +191,10 @@ impl Dispatcher {
                 }
             }
             self.work.commands.extend(commands);
+            let cost = self.scheduler.run_tasks(&run).map(|entry| entry.cost_usd).sum();
+            self.spent.insert(run, cost);
             let ended = self.scheduler.run(&run).is_some_and(view::has_ended);
-            if ended && !self.installation.summary(run).exists() {
+            if ended && !self.is_run_published(run) {
                 self.work.commands.push(Command::CloseRun { run });
             }
         }
@@ -192,13 +205,28 @@ impl Dispatcher {
         }
     }
 
+    fn is_run_published(&self, run: RunId) -> bool {
+        let now = self.clock.now();
+        let summary = view::summary(&self.scheduler, &self.installation, run, now);
+        let answer = view::answer(&self.scheduler, run);
+        summary.is_none_or(|s| publish::is_run_published(&self.installation, &s, answer.as_deref()))
+    }
+
     fn take(&mut self, message: Message) {
         match message {
-            Message::Input(input) => self.input(*input),
+            Message::Input(input) => {
+                if let Input::ReplicaGone { replica, .. } = &*input
+                    && let Some(keeper) = self.keepers.get_mut(replica)
+                {
+                    keeper.count_end();
+                }
+                self.input(*input);
+            }
             Message::Ask(ask) => {
                 let reply = ask(self);
                 self.work.replies.push(reply);
             }
+            Message::Look(look) => look(self),
             Message::SlotMade(replica) => self.watch_results(&replica),
             Message::ResultsChanged(replica) => {
                 if let Some(keeper) = self.keepers.get(&replica) {
@@ -263,6 +291,35 @@ impl Dispatcher {
         }
     }
 
+    /// Adds up what runs with a budget spend. A failed attempt is counted as such, not again with its
+    /// task.
+    fn count_cost(&mut self, run: RunId, event: &Event) {
+        let cost = match event {
+            Event::AttemptFailed { cost_usd, .. } => *cost_usd,
+            Event::TaskEnded { result, .. } if result.status == Status::Complete => result.cost_usd,
+            _ => return,
+        };
+        if self.scheduler.run(&run).is_some_and(|run| run.budget_usd.is_some()) {
+            *self.spent.entry(run).or_default() += cost;
+        }
+    }
+
+    /// Returns what an attempt may spend: its own budget, or what is left of the run's.
+    ///
+    /// # Errors
+    ///
+    /// A failure of kind `budget` when nothing is left.
+    fn budget(&self, run: &RunEntry, own: Option<f64>) -> Result<Option<f64>, TaskError> {
+        let Some(budget) = run.budget_usd else { return Ok(own) };
+        let left = budget - self.spent.get(&run.run).copied().unwrap_or_default();
+        if left > 0.0 {
+            return Ok(Some(own.map_or(left, |own| own.min(left))));
+        }
+        let message = format!("the run's budget of ${budget:.2} is used up");
+        Err(TaskError::new(FailureKind::Budget, message)
+            .with_hint("Submit what is left as a new run, with a budget of its own."))
+    }
+
     fn push(&mut self, now: protocol::Time, event: Event) {
         let run = match &event {
             Event::RunOpened { run, .. }
@@ -282,22 +339,28 @@ impl Dispatcher {
             },
         };
         debug!(%run, event = %Brief(&event), "Event.");
+        self.count_cost(run, &event);
         self.journals.push(run, now, event);
     }
 
-    /// Makes what has happened safe; then answers, and carries out what follows.
-    async fn settle(&mut self) -> Result<(), CommitError> {
-        while let Err(error) = self.journals.commit() {
-            if error.is_fatal() {
-                return Err(error);
+    /// Makes what has happened safe; then answers, and carries out what follows. While there is no room
+    /// on the disk nothing is answered or carried out, and nothing is lost.
+    fn settle(&mut self) -> Result<(), CommitError> {
+        match self.journals.commit() {
+            Ok(()) if self.blocked => {
+                self.blocked = false;
+                self.notices.remove("journal");
             }
-            // Nothing was acted on, so there is no harm in waiting for room on the disk.
-            let text = format!("everything waits, since {error}: {}", failure::causes(&error).join(": "));
-            warn!(error = &error as &dyn std::error::Error, "Waiting for the journal.");
-            self.notices.insert("journal".to_owned(), text);
-            sleep(RETRY_AFTER).await;
+            Ok(()) => {}
+            Err(error) if error.is_fatal() => return Err(error),
+            Err(error) => {
+                let causes = failure::causes(&error).join(": ");
+                warn!(error = &error as &dyn std::error::Error, "Waiting for the journal.");
+                self.notices.insert("journal".to_owned(), format!("everything waits: {error}: {causes}"));
+                self.blocked = true;
+                return Ok(());
+            }
         }
-        self.notices.remove("journal");
         let work = std::mem::take(&mut self.work);
         for (replica, run, task, attempt) in work.clears {
             self.keeper(&replica).order(Order::Clear { run, task, attempt });
@@ -323,7 +386,7 @@ impl Dispatcher {
             }
             Command::Dispatch { task, attempt, replica } => match self.assignment(&task, attempt) {
                 Some(Ok(assignment)) => {
-                    self.keeper(&replica).order(Order::Dispatch(Box::new(assignment)));
+                    self.keeper(&replica).dispatch(assignment);
                 }
                 Some(Err(error)) => {
                     let input = Input::AttemptUnstartable { task, attempt, error };
@@ -406,6 +469,10 @@ impl Dispatcher {
             let worker = dependency.task.worker.clone();
             Some(TaskInput { task: id.clone(), worker, status })
         });
+        let budget_usd = match self.budget(run, entry.task.budget_usd.or(config.budget_usd)) {
+            Ok(budget) => budget,
+            Err(error) => return Some(Err(error)),
+        };
         let session = entry.session.filter(|session| session.id == live.session);
         Some(Ok(Assignment {
             task: Task::clone(&entry.task),
@@ -419,7 +486,7 @@ impl Dispatcher {
             },
             timeout: entry.task.timeout.unwrap_or(Duration::from_secs(config.timeout.into())),
             idle_timeout: Duration::from_secs(config.idle_timeout.into()),
-            budget_usd: entry.task.budget_usd.or(config.budget_usd),
+            budget_usd,
             agent: self.agent(&worker, entry.task.kind),
             request,
             workers: (entry.task.kind == TaskKind::Plan).then(|| self.catalogue()),
@@ -445,14 +512,11 @@ impl Dispatcher {
         others.map(Worker::catalogue_entry).collect()
     }
 
-    fn keeper(&mut self, replica: &ReplicaId) -> Keeper {
-        if let Some(keeper) = self.keepers.get(replica) {
-            return keeper.clone();
-        }
-        let (slot, spec) = self.replicas.plan(replica, &self.workers);
-        let keeper = Keeper::start(self.surroundings.clone(), slot, spec);
-        self.keepers.insert(replica.clone(), keeper.clone());
-        keeper
+    fn keeper(&mut self, replica: &ReplicaId) -> &Keeper {
+        self.keepers.entry(replica.clone()).or_insert_with(|| {
+            let (slot, spec) = self.replicas.plan(replica, &self.workers);
+            Keeper::start(self.surroundings.clone(), slot, spec)
+        })
     }
 
     fn watch_results(&mut self, replica: &ReplicaId) {
@@ -470,7 +534,9 @@ impl Dispatcher {
 
     fn task_file_gone(&mut self, worker: &WorkerId, task: &TaskId) {
         let Some(entry) = self.scheduler.task(task) else { return };
-        if entry.task.worker != *worker || entry.status().is_some() {
+        // It may have been written again since: a task that is done anew.
+        let is_there = self.installation.task_file(worker, task).exists();
+        if entry.task.worker != *worker || entry.status().is_some() || is_there {
             return;
         }
         if entry.live().is_some() {
@@ -577,3 +643,6 @@ impl std::fmt::Display for Brief<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,10 @@ use crate::dispatch::Dispatcher;
 pub enum Message {
     /// Something happened with an attempt or a replica.
     Input(Box<Input>),
-    /// A question or a request of the API, or of the watch on dropped files.
+    /// A request of the API, or of the watch on dropped files.
     Ask(Ask),
+    /// A question, to be answered at once.
+    Look(Look),
     /// The keeper of a replica ended by a panic.
     KeeperDied(ReplicaId),
     /// The folders of a replica are there.
@@ -40,11 +42,15 @@ pub enum Message {
 /// safe in the journal: answering whoever asked.
 pub type Ask = Box<dyn FnOnce(&mut Dispatcher) -> Box<dyn FnOnce() + Send> + Send>;
 
+/// Something to look up in the dispatcher's state, and to answer with.
+pub type Look = Box<dyn FnOnce(&Dispatcher) + Send>;
+
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input(input) => f.debug_tuple("Input").field(input).finish(),
             Self::Ask(_) => f.write_str("Ask"),
+            Self::Look(_) => f.write_str("Look"),
             Self::KeeperDied(replica) => f.debug_tuple("KeeperDied").field(replica).finish(),
             Self::SlotMade(replica) => f.debug_tuple("SlotMade").field(replica).finish(),
             Self::ResultsChanged(replica) => f.debug_tuple("ResultsChanged").field(replica).finish(),
@@ -93,6 +99,21 @@ impl Inbox {
             Box::new(move || {
                 let _ = reply.send(value);
             })
+        })));
+        answer.await.ok()
+    }
+
+    /// Asks what the dispatcher knows. The answer comes at once: also while nothing can be written, and
+    /// perhaps a moment before what it says is safe.
+    ///
+    /// Returns `None` when the daemon is ending.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Dispatcher) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.send(Message::Look(Box::new(move |dispatcher| {
+            let _ = reply.send(question(dispatcher));
         })));
         answer.await.ok()
     }

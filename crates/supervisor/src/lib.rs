@@ -24,6 +24,8 @@ pub mod replica;
 pub mod replicas;
 pub mod runtime;
 pub mod slot;
+#[cfg(test)]
+mod testing;
 pub mod view;
 pub mod watch;
 pub mod workers;

@@ -18,6 +18,8 @@ use crate::install::Installation;
 /// Any I/O error.
 pub fn task(installation: &Installation, task: &Task) -> io::Result<()> {
     let path = installation.task_file(&task.worker, &task.id);
+    // That of a worker that is not there any more, or that somebody removed.
+    fs::create_dir_all(installation.tasks(&task.worker))?;
     match atomic_file::create(&path, &json(task)?, Durability::Volatile) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         other => other,
@@ -72,6 +74,18 @@ pub fn run(installation: &Installation, summary: &RunSummary, answer: Option<&st
     }
     let path = installation.summary(summary.run);
     atomic_file::replace(&path, &json(summary)?, Durability::Volatile)
+}
+
+/// Returns whether there is nothing left to do for [`run`]. A run that was opened again may have left
+/// the answer and the figures of its earlier end.
+pub fn is_run_published(
+    installation: &Installation,
+    summary: &RunSummary,
+    answer: Option<&str>,
+) -> bool {
+    let holds = |path, text: &[u8]| fs::read(path).is_ok_and(|found| found == text);
+    answer.is_none_or(|answer| holds(installation.answer(summary.run), answer.as_bytes()))
+        && json(summary).is_ok_and(|text| holds(installation.summary(summary.run), &text))
 }
 
 fn json(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {

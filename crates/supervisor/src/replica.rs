@@ -13,7 +13,7 @@ use protocol::{
 };
 use scheduler::Input;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::clock::Clock;
@@ -27,7 +27,13 @@ use crate::slot::Slot;
 #[derive(Debug)]
 pub enum Order {
     /// Put the attempt before the replica and make sure that it runs.
-    Dispatch(Box<Assignment>),
+    Dispatch {
+        /// The attempt.
+        assignment: Box<Assignment>,
+        /// How many ends of the replica the dispatcher knew of. Where it did not know of the last one,
+        /// that end will be the attempt's too, and nothing is to be done.
+        ends: u64,
+    },
     /// Ask the worker to stop the attempt.
     Interrupt {
         /// The task.
@@ -55,6 +61,8 @@ pub enum Order {
 pub struct Keeper {
     orders: mpsc::UnboundedSender<Order>,
     hint: Arc<Notify>,
+    /// How many ends of the replica the dispatcher knows of.
+    ends: u64,
 }
 
 /// What all keepers share.
@@ -86,8 +94,10 @@ impl Keeper {
             hint: Arc::clone(&hint),
             listener: None,
             made: false,
+            troubled: false,
             attempt: None,
             end: None,
+            ends: 0,
         };
         tokio::spawn(
             async move {
@@ -96,7 +106,17 @@ impl Keeper {
             }
             .instrument(span),
         );
-        Self { orders, hint }
+        Self { orders, hint, ends: 0 }
+    }
+
+    /// Puts an attempt before the replica.
+    pub fn dispatch(&self, assignment: Assignment) {
+        self.order(Order::Dispatch { assignment: Box::new(assignment), ends: self.ends });
+    }
+
+    /// Notes that the dispatcher knows of a further end of the replica.
+    pub fn count_end(&mut self) {
+        self.ends += 1;
     }
 
     /// Gives an order. It is kept until the keeper gets to it.
@@ -140,10 +160,14 @@ struct Work {
     listener: Option<gateway::Listener>,
     /// Whether the slot's folders were made.
     made: bool,
+    /// Whether it was said that a result can't be taken in.
+    troubled: bool,
     /// The attempt whose result is waited for.
     attempt: Option<Arc<Assignment>>,
     /// The end of the replica, while it runs.
     end: Option<End>,
+    /// How many ends of the replica were told.
+    ends: u64,
 }
 
 /// How often the folder is looked at while an attempt is out, whatever the watcher says.
@@ -151,6 +175,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How long to wait before a call that failed for a while is made again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a wait for a replica's end has to go on until the engine counts as back: one that is away
+/// says so sooner.
+const BACK_AFTER: Duration = Duration::from_secs(5);
 
 impl Work {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
@@ -172,7 +200,8 @@ impl Work {
 
     async fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Dispatch(assignment) => self.dispatch(Arc::new(*assignment)).await,
+            Order::Dispatch { ends, .. } if ends < self.ends => {}
+            Order::Dispatch { assignment, .. } => self.dispatch(Arc::new(*assignment)).await,
             Order::Interrupt { task, attempt, reason } => {
                 let slot = Arc::clone(&self.slot);
                 self.keep_trying(move || slot.interrupt(&task, attempt, &reason)).await;
@@ -190,16 +219,23 @@ impl Work {
         let (task, attempt) = (assignment.task.id.clone(), assignment.attempt);
         let (slot, order) = (Arc::clone(&self.slot), Arc::clone(&assignment));
         let config_dir = self.spec.config_dir.clone();
-        let first = !std::mem::replace(&mut self.made, true);
-        let was_there = self.keep_trying(move || {
-            if first {
-                slot.make(&config_dir)?;
-            }
-            slot.clear_strangers(Some((&order.task.id, order.attempt)))?;
-            slot.stage(&order)
-        })
-        .await;
-        if first {
+        if self.made && !self.slot.is_there() {
+            // Somebody removed the folders: those that the replica has are of no use any more.
+            warn!("The folders of a replica are gone: starting it anew.");
+            self.made = false;
+            self.remove().await;
+        }
+        let make = !std::mem::replace(&mut self.made, true);
+        let was_there = self
+            .keep_trying(move || {
+                if make || !slot.is_there() {
+                    slot.make(&config_dir)?;
+                }
+                slot.clear_strangers(Some((&order.task.id, order.attempt)))?;
+                slot.stage(&order)
+            })
+            .await;
+        if make {
             self.surroundings.inbox.send(Message::SlotMade(self.spec.replica.clone()));
         }
         self.attempt = Some(assignment);
@@ -242,7 +278,15 @@ impl Work {
         self.end = Some(Box::pin(async move {
             let mut away = Away::new(inbox, &replica);
             loop {
-                match runtime.wait(&replica).await {
+                let mut wait = runtime.wait(&replica);
+                let answer = match timeout(BACK_AFTER, &mut wait).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        away.is_over();
+                        wait.await
+                    }
+                };
+                match answer {
                     Ok(exit) => return exit,
                     // A lost connection is not an end: the replica may well be running.
                     Err(error) => away.tell(&error),
@@ -259,52 +303,63 @@ impl Work {
         let (slot, order) = (Arc::clone(&self.slot), Arc::clone(&assignment));
         let now = self.surroundings.clock.now();
         match blocking(move || slot.take_in(&order, now)).await {
-            Ok(None) => {}
-            Ok(Some(report)) => {
-                self.attempt = None;
-                self.surroundings.inbox.notice(&self.spec.replica, None);
-                self.report(report);
+            Ok(report) => {
+                if std::mem::take(&mut self.troubled) {
+                    self.surroundings.inbox.notice(&self.spec.replica, None);
+                }
+                if let Some(report) = report {
+                    self.attempt = None;
+                    self.report(report);
+                }
             }
             Err(error) => {
                 // The next look tries again.
                 let text = format!("can't take in a result of {}: {error}", self.spec.replica);
                 warn!(%error, "Can't take in a result.");
                 self.surroundings.inbox.notice(&self.spec.replica, Some(text));
+                self.troubled = true;
             }
         }
     }
 
     async fn ended(&mut self, exit: Exit) {
-        self.end = None;
         info!(%exit, "The replica ended.");
-        self.look().await;
-        let replica = self.spec.replica.clone();
-        let runtime = Arc::clone(&self.surroundings.runtime);
-        self.remove(&runtime, &replica).await;
-        self.attempt = None;
-        self.tell(Input::ReplicaGone { replica, error: lost(&exit) });
+        self.gone(lost(&exit)).await;
     }
 
     async fn stop(&mut self) {
-        let replica = self.spec.replica.clone();
-        let runtime = Arc::clone(&self.surroundings.runtime);
-        self.remove(&runtime, &replica).await;
-        self.end = None;
+        let message = format!("{} was stopped", self.spec.replica);
+        self.gone(TaskError::new(FailureKind::WorkerLost, message)).await;
+    }
+
+    /// Makes sure that the replica is gone, takes in what it had handed in, and says so.
+    async fn gone(&mut self, error: TaskError) {
+        self.remove().await;
         self.look().await;
+        while self.troubled && self.slot.is_there() {
+            // A full disk is waited for: what was handed in is not thrown away for it.
+            sleep(RETRY_AFTER).await;
+            self.look().await;
+        }
+        if std::mem::take(&mut self.troubled) {
+            self.surroundings.inbox.notice(&self.spec.replica, None);
+        }
         self.attempt = None;
-        let error = TaskError::new(FailureKind::WorkerLost, format!("{replica} was stopped"));
-        self.tell(Input::ReplicaGone { replica, error });
+        self.ends += 1;
+        self.tell(Input::ReplicaGone { replica: self.spec.replica.clone(), error });
     }
 
     /// Stops the replica and makes sure that it is gone, however long that takes: as long as nobody
     /// knows, no other attempt may begin.
-    async fn remove(&mut self, runtime: &Arc<dyn Runtime>, replica: &ReplicaId) {
-        let grace = self.surroundings.stop_grace;
-        let mut away = Away::new(self.surroundings.inbox.clone(), replica);
-        while let Err(error) = runtime.stop(replica, grace).await {
+    async fn remove(&mut self) {
+        let Surroundings { runtime, inbox, stop_grace, .. } = &self.surroundings;
+        let replica = &self.spec.replica;
+        let mut away = Away::new(inbox.clone(), replica);
+        while let Err(error) = runtime.stop(replica, *stop_grace).await {
             away.tell(&error);
             sleep(RETRY_AFTER).await;
         }
+        self.end = None;
     }
 
     /// Makes a call again until its answer is final.
@@ -384,13 +439,17 @@ impl Away {
             self.said = true;
         }
     }
+
+    fn is_over(&mut self) {
+        if std::mem::take(&mut self.said) {
+            self.inbox.notice(&self.replica, None);
+        }
+    }
 }
 
 impl Drop for Away {
     fn drop(&mut self) {
-        if self.said {
-            self.inbox.notice(&self.replica, None);
-        }
+        self.is_over();
     }
 }
 

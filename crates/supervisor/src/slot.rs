@@ -1,9 +1,12 @@
 //! A replica's slot: the pair of folders through which attempts go in and results come out.
 
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use protocol::atomic_file::{self, Durability};
@@ -12,6 +15,8 @@ use protocol::{
     Assignment, Attempt, CANCEL_FILE, FailureKind, ReplicaId, RunId, Status, TaskError, TaskId,
     TaskResult, Time, WorkerId, strict,
 };
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
 use crate::install::Installation;
 use crate::runtime::Owner;
@@ -21,6 +26,12 @@ const ARTIFACTS: Bounds = Bounds { entries: 4096, depth: 16, bytes: 1 << 30 };
 
 /// The most names that are looked at in a folder of results.
 const MAX_NAMES: usize = 4096;
+
+/// How a folder is opened.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How deep folders are handed over: each level is held open meanwhile.
+const MAX_DEPTH: usize = 64;
 
 /// The slot of one replica.
 #[derive(Clone, Debug)]
@@ -71,6 +82,11 @@ impl Slot {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether the folders are there.
+    pub fn is_there(&self) -> bool {
+        self.tasks().is_dir() && self.results().is_dir()
     }
 
     /// Puts an attempt before the worker: its folder appears by one rename. An attempt that is there
@@ -161,17 +177,24 @@ impl Slot {
         let bytes = match folder.read(&file, strict::MAX_BYTES as u64) {
             Ok(bytes) => bytes,
             Err(refusal) if refusal.is_missing() => return Ok(None),
-            Err(refusal) => return unusable(&refusal),
+            Err(refusal) => return unusable(&theirs(refusal)?),
         };
         let mut report: TaskResult = match strict::from_slice(&bytes) {
             Ok(report) => report,
             Err(fault) => return unusable(&fault),
         };
+        // The scheduler would ignore it, and the attempt would wait for its deadline in vain.
+        if let Some(why) = strangeness(&report, assignment) {
+            return unusable(&why);
+        }
+        // What the supervisor knows itself it does not take from a container.
+        report.rehearsal = assignment.rehearsal;
+        if assignment.rehearsal {
+            // The CLI prices the stand-in's tokens as if they were a model's.
+            report.cost_usd = 0.0;
+        }
         if report.status == Status::Complete {
             let private = self.installation.attempt(report.run, &report.task_id, assignment.attempt);
-            if report.task_id != assignment.task.id || report.run != assignment.task.run {
-                return unusable(&"it is about another task");
-            }
             match self.copy_artifacts(&folder, &name, &private.join("artifacts"))? {
                 Ok(copied) => {
                     if let Some(missing) = report.artifacts.iter().find(|a| !copied.contains(a)) {
@@ -182,7 +205,7 @@ impl Slot {
                     let publish = |path: &String| self.installation.relative(&target.join(path));
                     report.artifacts = copied.iter().map(publish).collect();
                 }
-                Err(refusal) => return unusable(&refusal),
+                Err(refusal) => return unusable(&theirs(refusal)?),
             }
         } else {
             report.artifacts.clear();
@@ -213,16 +236,19 @@ impl Slot {
         }
         let mut folders = std::collections::BTreeSet::from([to.to_owned()]);
         let mut paths = Vec::with_capacity(files.len());
+        // Files may have grown since they were counted.
+        let mut room = ARTIFACTS.bytes;
         for file in files {
             let target = to.join(&file.path);
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent)?;
                 folders.extend(parent.ancestors().take_while(|p| p.starts_with(to)).map(Path::to_owned));
             }
-            let (source, len) = match from.open_file(Path::new(&file.path), ARTIFACTS.bytes) {
+            let (source, len) = match from.open_file(Path::new(&file.path), room) {
                 Ok(opened) => opened,
                 Err(refusal) => return Ok(Err(refusal)),
             };
+            room -= len;
             let mut copy = fs::File::create(&target)?;
             // The file may grow while it is read; what was counted is what is taken.
             io::copy(&mut io::Read::take(source, len), &mut copy)?;
@@ -249,13 +275,7 @@ impl Slot {
         // First the worker's order, then its result: the other way round it would begin anew.
         remove_tree(&self.tasks().join(&name))?;
         let left = self.results().join(&name);
-        let transcript = left.join("transcript.jsonl");
-        // A link, or anything else that is no file, is not kept.
-        if fs::symlink_metadata(&transcript).is_ok_and(|meta| meta.is_file()) {
-            let keep = self.installation.attempt(run, task, attempt);
-            fs::create_dir_all(&keep)?;
-            atomic_file::move_to(&transcript, &keep.join("transcript.jsonl"), Durability::Volatile)?;
-        }
+        keep_transcript(&left, &self.installation.attempt(run, task, attempt))?;
         remove_tree(&left)?;
         atomic_file::remove(&self.results().join(format!("{name}.json")))
     }
@@ -289,6 +309,50 @@ impl Slot {
     }
 }
 
+/// Returns in what a report is not one of this attempt, if it is not.
+fn strangeness(report: &TaskResult, assignment: &Assignment) -> Option<&'static str> {
+    let task = &assignment.task;
+    if report.task_id != task.id || report.run != task.run || report.worker != task.worker {
+        Some("it is about another task")
+    } else if report.attempt != assignment.attempt.get() {
+        Some("it is about another attempt")
+    } else if report.token != Some(assignment.token) {
+        Some("its token is not the attempt's")
+    } else {
+        None
+    }
+}
+
+/// Returns the refusal of a worker's file, where it is not the system that lacks something.
+///
+/// # Errors
+///
+/// What the system lacks: another try may succeed with nothing changed by the worker.
+fn theirs(refusal: Refusal) -> io::Result<Refusal> {
+    match refusal {
+        Refusal::Io { source, .. } if is_ours(&source) => Err(source),
+        refusal => Ok(refusal),
+    }
+}
+
+fn is_ours(error: &io::Error) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO, Errno::INTR];
+    error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Moves the transcript out of what an attempt left. A link, or anything else that is no file, is not
+/// kept; nor is what lies behind a link that the worker has put in place of its folder.
+fn keep_transcript(left: &Path, keep: &Path) -> io::Result<()> {
+    const NAME: &str = "transcript.jsonl";
+    let Ok(folder) = rustix::fs::open(left, FOLDER | OFlags::NOFOLLOW, Mode::empty()) else { return Ok(()) };
+    let stat = rustix::fs::statat(&folder, NAME, AtFlags::SYMLINK_NOFOLLOW);
+    if !stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile) {
+        return Ok(());
+    }
+    fs::create_dir_all(keep)?;
+    Ok(rustix::fs::renameat(&folder, NAME, rustix::fs::CWD, keep.join(NAME))?)
+}
+
 fn unusable(assignment: &Assignment, why: &dyn fmt::Display, now: Time) -> TaskResult {
     let task = &assignment.task;
     let error = TaskError::new(FailureKind::BadOutput, format!("the result can't be used: {why}"));
@@ -308,17 +372,41 @@ fn unusable(assignment: &Assignment, why: &dyn fmt::Display, now: Time) -> TaskR
 
 /// Gives a folder, with all that is in it, to whom the worker runs as: another runtime may have run it
 /// as somebody else.
+///
+/// A worker that still runs may put a link in place of a folder at any moment. So nothing is named by
+/// more than one component, beneath a folder that is held open.
 fn hand_over(path: &Path, owner: Owner) -> io::Result<()> {
-    let meta = fs::symlink_metadata(path)?;
-    if meta.is_dir() {
-        for entry in fs::read_dir(path)? {
-            hand_over(&entry?.path(), owner)?;
+    let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
+    let parent = rustix::fs::open(path.parent().unwrap_or(path), FOLDER, Mode::empty())?;
+    Ok(hand_over_entry(&parent, &CString::new(name.as_bytes())?, owner, MAX_DEPTH)?)
+}
+
+fn hand_over_entry(
+    at: &OwnedFd,
+    name: &CStr,
+    owner: Owner,
+    depth: usize,
+) -> Result<(), Errno> {
+    match rustix::fs::openat(at, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(folder) if depth > 0 => {
+            for entry in Dir::read_from(&folder)? {
+                let entry = entry?;
+                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                    hand_over_entry(&folder, entry.file_name(), owner, depth - 1)?;
+                }
+            }
         }
+        // A file, or a link; or what nobody but a worker that means harm nests so deep.
+        Ok(_) | Err(Errno::NOTDIR | Errno::LOOP) => {}
+        // Gone meanwhile.
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno),
     }
-    if (meta.uid(), meta.gid()) == (owner.uid, owner.gid) {
-        return Ok(());
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    match rustix::fs::chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
     }
-    std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
 }
 
 /// Removes a file or a folder with all that is in it, following no link. `Ok` when there is none.

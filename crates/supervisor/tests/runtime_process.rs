@@ -127,6 +127,16 @@ async fn pids(spec: &ReplicaSpec, count: usize) -> Vec<i32> {
     lines.iter().map(|line| line.parse().unwrap()).collect()
 }
 
+/// Waits until a process has become that program.
+async fn becomes(pid: i32, program: &str) {
+    let look = async {
+        while fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim() != program {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, look).await.unwrap();
+}
+
 fn runs(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
@@ -292,14 +302,14 @@ async fn exit_code_and_last_words_are_of_this_start() {
     assert_eq!(world.wait(&spec.replica).await, Exit::unknown());
 }
 
-/// A worker with a child in its session, one in a session of its own, one whose parent has ended,
-/// and one that knows nothing of us and is in a session of its own.
+/// A worker with a child that does not stop, one in a session of its own, one that is only known by
+/// its session, and one that is only known by its parent.
 const PARENT: &str = r#"
     trap "exit 143" TERM
     ignore() { trap "" TERM; exec sleep 1000; }
     ignore & echo $! >>"$4/pids"
     setsid sleep 1000 & echo $! >>"$4/pids"
-    (sleep 1000 & echo $! >>"$4/pids")
+    (env -i sleep 1000 & echo $! >>"$4/pids")
     env -i setsid sleep 1000 & echo $! >>"$4/pids"
     echo $$ >>"$4/pids"
     while :; do sleep 0.05; done
@@ -311,7 +321,10 @@ async fn stop_leaves_nothing_that_the_worker_started() {
     let spec = world.spec(PARENT);
     world.ensure(&spec).await;
     let pids = pids(&spec, 5).await;
-    assert!(pids.iter().all(|&pid| runs(pid)));
+    for pid in &pids[..4] {
+        becomes(*pid, "sleep").await;
+    }
+    assert!(runs(pids[4]));
     let (exit, stopped) =
         tokio::join!(world.wait(&spec.replica), world.runtime.stop(&spec.replica, PATIENCE));
     stopped.unwrap();

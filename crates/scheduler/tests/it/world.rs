@@ -74,7 +74,7 @@ struct Container {
 /// Something on its way to the scheduler.
 #[derive(Clone, Debug)]
 enum Message {
-    Input(Input),
+    Input(Box<Input>),
     /// The replica may be gone. Whether it is, is looked at when it is said.
     Gone(ReplicaId),
 }
@@ -187,7 +187,7 @@ impl World {
             self.let_time_pass(timer);
             let replica = self.rng.pick(&busy);
             self.carry_out(&replica);
-        } else if !self.inbox.is_empty() && !(timer.is_some() && self.rng.chance(10)) {
+        } else if !self.inbox.is_empty() && (timer.is_none() || !self.rng.chance(10)) {
             self.let_time_pass(timer);
             let at = self.rng.below(self.inbox.len());
             let message = self.inbox.swap_remove(at);
@@ -297,14 +297,14 @@ impl World {
     fn deliver(&mut self, message: Message) {
         match message {
             Message::Input(input) => {
-                if let Input::AttemptStarted { task, attempt } = &input
+                if let Input::AttemptStarted { task, attempt } = &*input
                     && let Some(entry) = self.scheduler.task(task)
                     && entry.last_attempt == Some(*attempt)
                     && entry.live().is_none()
                 {
                     self.saw("started after its report");
                 }
-                self.say(input);
+                self.say(*input);
             }
             Message::Gone(replica) => {
                 let container = self.containers.entry(replica.clone()).or_default();
@@ -343,10 +343,10 @@ impl World {
 
     fn send(&mut self, input: Input) {
         if !self.fair && self.rng.chance(15) {
-            self.inbox.push(Message::Input(input.clone()));
+            self.inbox.push(Message::Input(Box::new(input.clone())));
             self.saw("input repeated");
         }
-        self.inbox.push(Message::Input(input));
+        self.inbox.push(Message::Input(Box::new(input)));
     }
 
     // ---- What replicas do ----
@@ -759,7 +759,8 @@ impl World {
         // What is there is found again.
         for (replica, container) in &self.containers {
             if let Some(report) = container.work.as_ref().and_then(|work| work.report.clone()) {
-                self.inbox.push(Message::Input(Input::AttemptReported { report }));
+                let told = Input::AttemptReported { report };
+                self.inbox.push(Message::Input(Box::new(told)));
             }
             let live = self.scheduler.attempt_on(replica);
             let work = container.work.as_ref().map(|work| (&work.task, work.attempt));

@@ -98,6 +98,10 @@ fn missing(message: impl Into<String>) -> ApiError {
     error(ErrorKind::NotFound, message, "`supervisor status` lists runs and tasks.")
 }
 
+fn ending() -> ApiError {
+    error(ErrorKind::Unavailable, "the supervisor is ending", "Try again when it is up.")
+}
+
 type Answer<T> = Result<T, ApiError>;
 
 impl Api {
@@ -105,9 +109,14 @@ impl Api {
         &self,
         question: impl FnOnce(&mut Dispatcher) -> T + Send + 'static,
     ) -> Answer<T> {
-        self.inbox.ask(question).await.ok_or_else(|| {
-            error(ErrorKind::Unavailable, "the supervisor is ending", "Try again when it is up.")
-        })
+        self.inbox.ask(question).await.ok_or_else(ending)
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Dispatcher) -> T + Send + 'static,
+    ) -> Answer<T> {
+        self.inbox.look(question).await.ok_or_else(ending)
     }
 
     fn health(&self, dispatcher: &Dispatcher) -> Health {
@@ -125,7 +134,7 @@ fn body<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
 
 async fn health(State(api): State<Api>) -> Answer<Json<Health>> {
     let this = api.clone();
-    api.ask(move |d| Json(this.health(d))).await
+    api.look(move |d| Json(this.health(d))).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -141,7 +150,7 @@ async fn status(
     Query(query): Query<StatusQuery>,
 ) -> Answer<Json<StatusReport>> {
     let this = api.clone();
-    api.ask(move |d| {
+    api.look(move |d| {
         let runs = match &query.run {
             Some(id) => vec![view_run(d, find_run(d, id)?)],
             None => {
@@ -204,7 +213,7 @@ fn view_workers(dispatcher: &Dispatcher) -> Vec<WorkerView> {
 }
 
 async fn workers(State(api): State<Api>) -> Answer<Json<Vec<WorkerView>>> {
-    api.ask(|d| Json(view_workers(d))).await
+    api.look(|d| Json(view_workers(d))).await
 }
 
 async fn open_run(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
@@ -224,7 +233,7 @@ fn body_of_any_size<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
 }
 
 async fn run(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
-    api.ask(move |d| {
+    api.look(move |d| {
         let run = find_run(d, &id)?;
         let summary = view::summary(d.scheduler(), d.installation(), run, d.now());
         Ok(Json(summary.ok_or_else(|| missing(format!("there is no run `{id}`")))?).into_response())
@@ -233,7 +242,7 @@ async fn run(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response>
 }
 
 async fn plan(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
-    api.ask(move |d| {
+    api.look(move |d| {
         let run = find_run(d, &id)?;
         match d.scheduler().run(&run).and_then(|run| run.plan.clone()) {
             Some(plan) => Ok(Json(plan).into_response()),
@@ -251,7 +260,7 @@ async fn add_task(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
 }
 
 async fn task(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
-    api.ask(move |d| {
+    api.look(move |d| {
         let entry = id.parse().ok().and_then(|id| d.scheduler().task(&id));
         let entry = entry.ok_or_else(|| missing(format!("there is no task `{id}`")))?;
         let mut view = view::task(d.scheduler(), entry, d.now());
@@ -284,7 +293,7 @@ async fn about(api: Api, bytes: Bytes, input: fn(Target) -> Input) -> Answer<Res
 }
 
 async fn logs(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
-    api.ask(move |d| {
+    api.look(move |d| {
         let scheduler = d.scheduler();
         let entries: Vec<_> = match admit::target(d, &id) {
             Some(Target::Run(run)) => scheduler.run_tasks(&run).collect(),
@@ -349,7 +358,7 @@ async fn events(
     Path(id): Path<String>,
     Query(query): Query<EventsQuery>,
 ) -> Answer<Response> {
-    let run = api.ask(move |d| find_run(d, &id)).await??;
+    let run = api.look(move |d| find_run(d, &id)).await??;
     let reader = JournalReader {
         path: api.installation.journal(run),
         run,

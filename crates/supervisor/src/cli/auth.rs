@@ -19,21 +19,39 @@ use crate::install::{Installation, cant_write};
 /// What the CLI's own login may need of the environment: a terminal, a browser, a way out. No key of
 /// somebody else is among it.
 const PASSED_ON: [&str; 23] = [
-    "HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "COLORTERM", "NO_COLOR", "LANG", "LC_ALL",
-    "LC_CTYPE", "TZ", "DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "BROWSER", "SSH_CONNECTION",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PATH",
+    "TERM",
+    "COLORTERM",
+    "NO_COLOR",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XDG_RUNTIME_DIR",
+    "BROWSER",
+    "SSH_CONNECTION",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
 ];
 
 /// Signs a worker in.
 pub(crate) async fn login(context: &mut Context, worker: &WorkerId) -> Result<Outcome, Stop> {
     let installation = context.installation()?;
     known(&installation, worker)?;
-    let config =
-        Config::load(&installation, Flags::default(), |name| std::env::var(name).ok())?;
+    let config = Config::load(&installation, Flags::default(), |name| std::env::var(name).ok())?;
     let claude = doctor::find_claude(&installation, &config).ok_or_else(|| {
-        Failure::unavailable("the Claude Code CLI is not here").hint(
-            "`make up` fetches it; or name it by the setting `claude` in `supervisor.toml`.",
-        )
+        Failure::unavailable("the Claude Code CLI is not here")
+            .hint("`make up` fetches it; or name it by the setting `claude` in `supervisor.toml`.")
     })?;
     let home = make_home(&installation, worker)?;
     context.screen.err(&format!(
@@ -180,7 +198,13 @@ fn render(rows: &[Row], now: Time, zone: &TimeZone) -> String {
                 expires.map_or_else(|| "-".to_owned(), |time| moment(time, zone)),
             ),
         };
-        table.row([row.worker.as_str().into(), auth.into(), signed_in, until.into(), note(row, now)]);
+        table.row([
+            row.worker.as_str().into(),
+            auth.into(),
+            signed_in,
+            until.into(),
+            note(row, now),
+        ]);
     }
     table.render()
 }

@@ -23,13 +23,15 @@ pub(crate) async fn run(context: &mut Context, args: &DownArgs) -> Result<Outcom
     let client = match Client::connect(&installation).await {
         Ok(client) => client,
         Err(failure) if is_locked(&installation)? => {
-            return Err(Failure::unavailable("a supervisor holds this folder, and does not answer")
-                .because(failure)
-                .hint(
-                    "It may be starting or stopping: wait a moment. Its log is \
+            return Err(Failure::unavailable(
+                "a supervisor holds this folder, and does not answer",
+            )
+            .because(failure)
+            .hint(
+                "It may be starting or stopping: wait a moment. Its log is \
                      `.supervisor/supervisor.log`.",
-                )
-                .into());
+            )
+            .into());
         }
         Err(_) => {
             context.screen.err("No supervisor runs here.\n");
@@ -50,7 +52,9 @@ pub(crate) async fn run(context: &mut Context, args: &DownArgs) -> Result<Outcom
             return Ok(Outcome::Interrupted);
         }
     }
-    context.screen.err("The supervisor has stopped. What was interrupted is resumed at the next `up`.\n");
+    context
+        .screen
+        .err("The supervisor has stopped. What was interrupted is resumed at the next `up`.\n");
     Ok(Outcome::Done)
 }
 
@@ -65,8 +69,9 @@ async fn stopped(
             let which = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
             let seconds = STOP_LIMIT.as_secs();
             let message = format!("the supervisor{which} has not stopped within {seconds} seconds");
-            return Err(Failure::unavailable(message)
-                .hint("Its log is `.supervisor/supervisor.log`; nothing is lost if it is killed."));
+            return Err(Failure::unavailable(message).hint(
+                "Its log is `.supervisor/supervisor.log`; nothing is lost if it is killed.",
+            ));
         }
         sleep(Duration::from_millis(25)).await;
     }
@@ -76,9 +81,8 @@ async fn stopped(
 /// Returns whether a daemon holds the folder.
 pub(crate) fn is_locked(installation: &Installation) -> Result<bool, Failure> {
     let path = installation.lock();
-    let cant = |error| {
-        Failure::unavailable(format!("`{}` can't be read", path.display())).because(error)
-    };
+    let cant =
+        |error| Failure::unavailable(format!("`{}` can't be read", path.display())).because(error);
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),

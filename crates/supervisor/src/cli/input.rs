@@ -111,16 +111,20 @@ mod tests {
 
         Hint: Put large material into a file of a workspace and name it in the request.
         ");
-        assert_eq!(text(Path::new("/no/such")).unwrap_err().to_string(), "`/no/such` can't be read");
+        assert_eq!(
+            text(Path::new("/no/such")).unwrap_err().to_string(),
+            "`/no/such` can't be read"
+        );
         assert_eq!(text(Path::new("/")).unwrap_err().to_string(), "`/` can't be read");
     }
 
     #[test]
     fn plan_that_does_not_parse_is_refused_with_its_place() {
-        let wrong = b"{\"tasks\": [\n  {\"id\": \"a\", \"worker\": \"marie\", \"describtion\": \"x\"}\n]}";
+        let wrong =
+            b"{\"tasks\": [\n  {\"id\": \"a\", \"worker\": \"marie\", \"describtion\": \"x\"}\n]}";
         insta::assert_snapshot!(refusal(wrong, |path| plan(path).unwrap_err()), @"
         Error: `file` is not a plan
-        Caused by: line 2, column 48, field `tasks[0].describtion`: unknown field `describtion`
+        Caused by: line 2, column 46, field `tasks[0].describtion`: unknown field `describtion`
 
         Hint: Did you mean `description`?
         ");

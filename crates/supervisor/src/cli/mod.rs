@@ -1,7 +1,7 @@
 //! The command line: each command in a module of its own.
 //!
-//! A command returns an [`Outcome`] or says why it [`Stop`]ped; what that means to the shell is
-//! decided in one place, [`exit_code`]. Text is made by pure functions and printed by [`screen`].
+//! A command returns an `Outcome` or says why it had to `Stop`; what that means to the shell is
+//! decided in one place, `exit_code`. Text is made by pure functions and printed by `screen`.
 
 pub mod args;
 mod auth;

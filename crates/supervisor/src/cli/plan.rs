@@ -17,13 +17,13 @@ pub(crate) async fn run(context: &mut Context, args: &PlanArgs) -> Result<Outcom
     let client = Client::connect(&installation).await?;
     let order = SubmitRun { request: Some(request), plan_only: true, ..SubmitRun::default() };
     let opened: RunOpened = client.post("/v1/runs", &order).await?;
-    if submit::follow(context, &installation, &opened).await?.is_none() {
+    if !submit::follow(context, &installation, &opened).await? {
         return Ok(Outcome::Interrupted);
     }
     let client = Client::connect(&installation).await?;
     let figures: RunSummary = client.get(&format!("/v1/runs/{}", opened.run)).await?;
     if figures.state != RunStatus::Complete {
-        context.screen.err(&summary::render(&figures, opened.short.as_str(), |_| None));
+        context.screen.err(&summary::render(&figures, opened.short.as_str()));
         return Ok(Outcome::Incomplete);
     }
     let plan: Plan = client.get(&format!("/v1/runs/{}/plan", opened.run)).await?;

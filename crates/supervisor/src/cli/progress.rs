@@ -8,7 +8,7 @@ use anstyle::Style;
 use jiff::tz::TimeZone;
 use protocol::{
     Attempt, Event, Plan, Record, ReplicaId, RunMode, RunState, Status, Task, TaskError, TaskId,
-    TaskResult, TaskSource, Time, Usage, WorkerId,
+    TaskResult, TaskSource, Time, WorkerId,
 };
 
 use super::text::{
@@ -29,7 +29,6 @@ pub(crate) struct Progress {
     short: Option<String>,
     workers: HashMap<TaskId, WorkerId>,
     replicas: HashMap<TaskId, ReplicaId>,
-    usage: HashMap<TaskId, Usage>,
     /// The plan, while its tasks come in, and how many there are to be.
     coming: Option<(usize, Vec<Task>)>,
     task_width: usize,
@@ -44,16 +43,10 @@ impl Progress {
             short: None,
             workers: HashMap::new(),
             replicas: HashMap::new(),
-            usage: HashMap::new(),
             coming: None,
             task_width: 12,
             worker_width: 12,
         }
-    }
-
-    /// Returns the tokens of a task's attempts.
-    pub(crate) fn usage(&self, task: &TaskId) -> Option<Usage> {
-        self.usage.get(task).copied()
     }
 
     /// Takes in what happened and returns the lines that tell of it; often there are none.
@@ -87,12 +80,10 @@ impl Progress {
             Event::AttemptStarted { task, attempt } => self.started(at, task, *attempt),
             // Its end, or the retry, says why; this is only the way there.
             Event::AttemptStopping { .. } => String::new(),
-            Event::AttemptFailed { task, attempt, error, retry_at, usage, .. } => {
-                *self.usage.entry(task.clone()).or_default() += *usage;
+            Event::AttemptFailed { task, attempt, error, retry_at, .. } => {
                 self.failed(at, task, *attempt, error, *retry_at)
             }
             Event::TaskEnded { result, because } => {
-                *self.usage.entry(result.task_id.clone()).or_default() += result.usage;
                 self.workers.insert(result.task_id.clone(), result.worker.clone());
                 self.ended(at, result, because)
             }
@@ -228,8 +219,11 @@ impl Progress {
         let why = result.error.as_ref().map(|error| one_line(&error.message, MAX_MESSAGE));
         match result.status {
             Status::Complete => {
-                let what =
-                    format!("complete in {}, {}", duration(result.execution_time), usd(result.cost_usd));
+                let what = format!(
+                    "complete in {}, {}",
+                    duration(result.execution_time),
+                    usd(result.cost_usd)
+                );
                 self.line(at, task, GOOD, &what)
             }
             Status::Failed => {
@@ -237,7 +231,8 @@ impl Progress {
                     0 | 1 => String::new(),
                     n => format!(" at attempt {n}"),
                 };
-                let kind = result.error.as_ref().map(|e| format!(" ({})", e.kind)).unwrap_or_default();
+                let kind =
+                    result.error.as_ref().map(|e| format!(" ({})", e.kind)).unwrap_or_default();
                 let what = format!("failed{tries}{kind}: {}", why.unwrap_or_default());
                 let mut text = self.line(at, task, BAD, &what);
                 if let Some(hint) = result.error.as_ref().and_then(|error| error.hint.as_ref()) {
@@ -246,8 +241,7 @@ impl Progress {
                 text
             }
             Status::Skipped if !because.is_empty() => {
-                let chain: Vec<_> =
-                    because.iter().map(|id| self.name(id).to_owned()).collect();
+                let chain: Vec<_> = because.iter().map(|id| self.name(id).to_owned()).collect();
                 let what = format!("skipped, since {} did not complete", chain.join(" <- "));
                 self.line(at, task, NOTE, &what)
             }

@@ -111,7 +111,10 @@ mod tests {
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
         let path = path.display();
-        assert!(found == made, "`{path}` is out of date: UPDATE=1 cargo test -p supervisor reference");
+        assert!(
+            found == made,
+            "`{path}` is out of date: UPDATE=1 cargo test -p supervisor reference"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Failures as a person reads them.
 
 use super::text::{BAD, NOTE, clean, indent, paint};
+use crate::client::Cause;
 use crate::failure::Failure;
 
 /// Returns a failure as text: what failed, why, and what to do about it.
@@ -34,7 +35,12 @@ pub(crate) fn read_back(log: &str, failed: Failure) -> Failure {
         Some((text, hint)) => (text, Some(hint.trim_end())),
         None => (log[at..].trim_end(), None),
     };
-    let failed = failed.because(text.trim_start_matches("Error: ").to_owned());
+    // The further lines of a cause stand to the right; taken over, they would move again.
+    let text = text.trim_start_matches("Error: ").replace("\n  ", "\n");
+    let failed = match Cause::chain(text.split("\nCaused by: ").map(str::to_owned).collect()) {
+        Some(cause) => failed.because(cause),
+        None => failed,
+    };
     match hint {
         Some(hint) => failed.hint(hint),
         None => failed,
@@ -65,14 +71,12 @@ mod tests {
 
     #[test]
     fn failure_of_another_process_is_found_in_its_log() {
-        let log = format!("12:00 INFO starts\n{}", show(&Failure::unavailable("no engine").hint("Start it.")));
+        let error =
+            Failure::unavailable("no engine").because("line 1\n  |\nline 2").hint("Start it.");
+        let log = format!("12:00 INFO starts\n{}", show(&error));
         let found = read_back(&log, Failure::unavailable("the supervisor did not start"));
-        insta::assert_snapshot!(show(&found), @"
-        Error: the supervisor did not start
-        Caused by: no engine
-
-        Hint: Start it.
-        ");
+        assert_eq!(found.causes(), ["no engine", "line 1\n  |\nline 2"]);
+        assert_eq!(found.cure(), Some("Start it."));
         let found = read_back("thread panicked\n", Failure::unavailable("it did not start"));
         assert_eq!(found.causes(), ["thread panicked"]);
     }

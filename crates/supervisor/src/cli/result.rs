@@ -4,8 +4,8 @@ use std::fs;
 
 use super::args::ResultArgs;
 use super::context::Context;
-use super::summary::{GO_LIVE, status_style};
-use super::text::{BOLD, NOTE, clean, duration, indent, number, paint, usd};
+use super::summary::{GO_LIVE, status_style, tokens};
+use super::text::{BOLD, NOTE, clean, duration, indent, paint, usd};
 use super::{Outcome, Stop, target};
 use crate::api::types::{RunStatus, RunSummary, TaskStatus, TaskView};
 use crate::client::Client;
@@ -92,24 +92,23 @@ pub(crate) fn render(view: &TaskView) -> String {
         return String::new();
     };
     let status = paint(status_style(view.status), result.status);
-    let mut text = format!(
-        "{} by {} is {status}",
-        paint(BOLD, &result.task_id),
-        result.worker
-    );
+    let mut text = format!("{} by {} is {status}", paint(BOLD, &result.task_id), result.worker);
     if result.attempt > 0 {
-        let tokens = result.usage.input().saturating_add(result.usage.output_tokens);
         text.push_str(&format!(
             " (attempt {}, {}, {} tokens, {})",
             result.attempt,
             duration(result.execution_time),
-            number(tokens),
+            tokens(&result.usage),
             usd(view.cost_usd),
         ));
     }
     text.push('\n');
     if let Some(error) = &result.error {
-        text.push_str(&format!("\n{} {}\n", paint(BOLD, format!("{}:", error.kind)), clean(&error.message)));
+        text.push_str(&format!(
+            "\n{} {}\n",
+            paint(BOLD, format!("{}:", error.kind)),
+            clean(&error.message)
+        ));
         if let Some(hint) = &error.hint {
             text.push_str(&format!("Hint: {}\n", clean(hint)));
         }
@@ -122,7 +121,7 @@ pub(crate) fn render(view: &TaskView) -> String {
     section(&mut text, "Recommendations", &result.recommendations);
     section(&mut text, "Artifacts", &result.artifacts);
     if result.rehearsal {
-        let note = "This is a rehearsal: no model was asked, and the text is a stand-in.";
+        let note = "This is a rehearsal: no model was asked, nothing was billed, and the text is a stand-in.";
         text.push_str(&format!("\n{}\n{GO_LIVE}\n", paint(NOTE, note)));
     }
     text

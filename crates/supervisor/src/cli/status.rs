@@ -7,9 +7,7 @@ use super::args::StatusArgs;
 use super::context::Context;
 use super::summary::{run_style, status_style};
 use super::table::{Cell, Table};
-use super::text::{
-    self, BAD, BOLD, NOTE, clean, count, duration, list, moment, one_line, paint,
-};
+use super::text::{self, BAD, BOLD, NOTE, clean, count, duration, list, moment, one_line, paint};
 use super::{Outcome, Stop, target};
 use crate::api::types::{Health, RunView, StatusReport, TaskStatus, TaskView, WorkerView};
 

@@ -30,9 +30,9 @@ pub(crate) async fn run(context: &mut Context, args: &SubmitArgs) -> Result<Outc
         context.screen.err(&what_next(short));
         return Ok(Outcome::Done);
     }
-    let Some(progress) = follow(context, &installation, &opened).await? else {
+    if !follow(context, &installation, &opened).await? {
         return Ok(Outcome::Interrupted);
-    };
+    }
     // The daemon may have been restarted meanwhile.
     let client = Client::connect(&installation).await?;
     let figures: RunSummary = client.get(&format!("/v1/runs/{}", opened.run)).await?;
@@ -40,7 +40,7 @@ pub(crate) async fn run(context: &mut Context, args: &SubmitArgs) -> Result<Outc
         context.screen.out_json(&figures)?;
     } else {
         context.screen.err("\n");
-        context.screen.out(&summary::render(&figures, short, |task| progress.usage(task)))?;
+        context.screen.out(&summary::render(&figures, short))?;
     }
     Ok(if figures.state == RunStatus::Complete { Outcome::Done } else { Outcome::Incomplete })
 }
@@ -73,14 +73,14 @@ pub(crate) fn request(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Shows a run's progress on standard error until it ends. `None` when somebody interrupts that.
+/// Shows a run's progress on standard error until it ends. False when somebody interrupts that.
 pub(crate) async fn follow(
     context: &mut Context,
     installation: &Installation,
     opened: &RunOpened,
-) -> Result<Option<Progress>, Failure> {
+) -> Result<bool, Failure> {
     let mut progress = Progress::new(context.zone.clone());
-    let mut follow = Follow::new(installation.clone(), opened.run.to_string());
+    let mut follow = Follow::new(installation.clone(), opened.short.as_str());
     let screen = &mut context.screen;
     let watch = async {
         loop {
@@ -100,10 +100,10 @@ pub(crate) async fn follow(
         }
     };
     match unless_interrupted(watch).await {
-        Some(ended) => ended.map(|()| Some(progress)),
+        Some(ended) => ended.map(|()| true),
         None => {
             context.screen.err(&interrupted(opened.short.as_str()));
-            Ok(None)
+            Ok(false)
         }
     }
 }

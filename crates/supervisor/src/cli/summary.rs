@@ -1,7 +1,7 @@
 //! A run's figures, as a person reads them when it has ended.
 
 use anstyle::Style;
-use protocol::{TaskId, Usage};
+use protocol::Usage;
 
 use super::table::{Cell, Table};
 use super::text::{
@@ -10,27 +10,20 @@ use super::text::{
 use crate::api::types::{RunStatus, RunSummary, TaskStatus};
 
 /// How to leave the rehearsal.
-pub(crate) const GO_LIVE: &str =
-    "To go live: export ANTHROPIC_API_KEY=…; supervisor down; make up";
+pub(crate) const GO_LIVE: &str = "To go live: export ANTHROPIC_API_KEY=…; supervisor down; make up";
 
 /// Returns the table of tasks, what did not complete and why, the figures, and where the answer is.
-/// `tokens` knows the tokens of tasks whose events were seen.
-pub(crate) fn render(
-    summary: &RunSummary,
-    short: &str,
-    tokens: impl Fn(&TaskId) -> Option<Usage>,
-) -> String {
+pub(crate) fn render(summary: &RunSummary, short: &str) -> String {
     let mut table =
         Table::new(&["TASK", "WORKER", "STATUS", ">ATTEMPTS", ">TIME", ">TOKENS", ">COST"]);
     for task in &summary.tasks {
-        let all = |usage: Usage| number(usage.input().saturating_add(usage.output_tokens));
         table.row([
             task.task_id.as_str().into(),
             task.worker.as_str().into(),
             Cell::styled(status_style(task.status), task.status.as_str()),
             task.attempts.to_string().into(),
             if task.attempts == 0 { "-".into() } else { duration(task.execution_time).into() },
-            tokens(&task.task_id).map_or_else(|| "-".to_owned(), all).into(),
+            tokens(&task.usage).into(),
             usd(task.cost_usd).into(),
         ]);
     }
@@ -44,7 +37,7 @@ pub(crate) fn render(
     if summary.rehearsal {
         text.push_str(&paint(
             NOTE,
-            "This is a rehearsal: no model was asked, and the answer's text is a stand-in.",
+            "This is a rehearsal: no model was asked, nothing was billed, and the texts are stand-ins.",
         ));
         text.push_str(&format!("\n{GO_LIVE}\n"));
     }
@@ -63,14 +56,22 @@ pub(crate) fn render(
 fn figures(summary: &RunSummary, short: &str) -> String {
     let complete = summary.tasks.iter().filter(|task| task.status == TaskStatus::Complete).count();
     let all = summary.tasks.len();
-    let tasks = if complete == all { count(all, "task") } else { format!("{complete} of {all} tasks") };
+    let tasks = match complete == all {
+        true => count(all, "task"),
+        false => format!("{complete} of {all} tasks complete"),
+    };
     let state = paint(run_style(summary.state), summary.state.as_str());
-    let tokens = number(summary.usage.input().saturating_add(summary.usage.output_tokens));
     format!(
-        "Run {short} is {state}: {tasks} complete in {}, {tokens} tokens, {}\n",
+        "Run {short} is {state}: {tasks} in {}, {} tokens, {}\n",
         duration(summary.elapsed),
+        tokens(&summary.usage),
         usd(summary.cost_usd),
     )
+}
+
+/// Returns all tokens, read and written.
+pub(crate) fn tokens(usage: &Usage) -> String {
+    number(usage.input().saturating_add(usage.output_tokens))
 }
 
 /// Says of each task that did not complete why, and what to do.

@@ -12,9 +12,11 @@ use crate::failure::Failure;
 pub(crate) fn name(id: &str) -> Result<&str, Failure> {
     match id.parse::<TaskId>() {
         Ok(_) => Ok(id),
-        Err(error) => Err(Failure::bad_input(format!("`{id}` can't be the name of a run or a task"))
-            .because(error)
-            .hint("`supervisor status` shows the names of runs and tasks.")),
+        Err(error) => {
+            Err(Failure::bad_input(format!("`{id}` can't be the name of a run or a task"))
+                .because(error)
+                .hint("`supervisor status` shows the names of runs and tasks."))
+        }
     }
 }
 

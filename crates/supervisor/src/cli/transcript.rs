@@ -4,7 +4,9 @@
 
 use serde_json::Value;
 
-use super::text::{BAD, BOLD, DIM, LIVE, NOTE, clean, duration, indent, one_line, paint, usd};
+use super::text::{
+    BAD, BOLD, DIM, LIVE, NOTE, clean, count, duration, indent, one_line, paint, usd,
+};
 
 /// How much of a tool call or a remark is shown.
 const MAX_LINE: usize = 160;
@@ -67,7 +69,11 @@ fn assistant(value: &Value) -> String {
             "tool_use" => {
                 let name = one_line(field(block, "name"), 60);
                 let what = one_line(&call(&block["input"]), MAX_LINE);
-                text.push_str(&format!("{} {}\n", paint(LIVE, format!("> {name}")), paint(DIM, what)));
+                text.push_str(&format!(
+                    "{} {}\n",
+                    paint(LIVE, format!("> {name}")),
+                    paint(DIM, what)
+                ));
             }
             _ => {}
         }
@@ -105,8 +111,9 @@ fn tool_text(content: &Value) -> String {
 fn ended(value: &Value) -> String {
     let seconds = value["duration_ms"].as_f64().unwrap_or_default() / 1000.0;
     let cost = value["total_cost_usd"].as_f64().unwrap_or_default();
-    let turns = value["num_turns"].as_u64().unwrap_or_default();
-    let figures = format!("{turns} turns, {}, {}", duration(seconds), usd(cost));
+    let turns = value["num_turns"].as_u64().and_then(|turns| turns.try_into().ok());
+    let turns = count(turns.unwrap_or_default(), "turn");
+    let figures = format!("{turns}, {}, {}", duration(seconds), usd(cost));
     if value["is_error"].as_bool() != Some(true) {
         return remark(BOLD, &format!("ends: {figures}"));
     }
@@ -145,4 +152,72 @@ fn field<'a>(value: &'a Value, name: &str) -> &'a str {
 
 fn blocks(value: &Value) -> impl Iterator<Item = &Value> {
     value["message"]["content"].as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn stream_reads_as_what_was_said_and_done() {
+        let message = |content: Value| json!({ "role": "assistant", "content": content });
+        let long = "x".repeat(200);
+        let lines = [
+            json!({ "type": "system", "subtype": "init", "model": "claude-opus-5-5", "tools": [] }),
+            json!({ "type": "system", "subtype": "hook_started" }),
+            json!({
+                "type": "system", "subtype": "api_retry", "attempt": 1, "max_retries": 10,
+                "retry_delay_ms": 2370, "error_status": 429, "error": "rate_limit",
+            }),
+            json!({ "type": "assistant", "message": message(json!([
+                { "type": "thinking", "thinking": "hm" },
+                { "type": "text", "text": "I look at\nthe notes.\u{1b}[2J" },
+                { "type": "tool_use", "name": "Read", "input": { "file_path": "students/emma.md" } },
+                { "type": "tool_use", "name": "Odd", "input": { "n": 1, "long": long } },
+            ])) }),
+            json!({ "type": "user", "message": { "content": [
+                { "type": "tool_result", "content": "fine" },
+                { "type": "tool_result", "is_error": true, "content": [{ "text": "no such file" }] },
+            ] } }),
+            json!({ "type": "assistant", "parent_tool_use_id": "toolu_1", "message":
+                message(json!([{ "type": "text", "text": "A sub-agent speaks." }])) }),
+            json!({ "type": "assistant", "error": "billing_error", "message":
+                message(json!([{ "type": "text", "text": "Credit balance is too low" }])) }),
+            json!({ "type": "rate_limit_event", "rate_limit_info": { "status": "rejected" } }),
+            json!({ "type": "never seen", "text": "nothing" }),
+            json!({ "type": "assistant", "message": 7 }),
+            json!({ "type": "stdout", "text": "plain output" }),
+            json!({ "type": "worker", "text": "The transcript is full." }),
+            json!({
+                "type": "result", "subtype": "success", "is_error": true, "result": "Invalid API key",
+                "num_turns": 1, "duration_ms": 1180, "total_cost_usd": 0.0,
+            }),
+            json!({
+                "type": "result", "subtype": "success", "is_error": false, "result": "Done",
+                "num_turns": 3, "duration_ms": 11800, "total_cost_usd": 0.0583,
+            }),
+        ];
+        let mut text: String = lines.iter().map(|line| render(&line.to_string())).collect();
+        text.push_str(&render("no JSON at all"));
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string(), @r#"
+        [starts with claude-opus-5-5]
+        [retry 1 of 10 in 2.4 s: 429 rate_limit]
+        I look at
+        the notes.�[2J
+        > Read students/emma.md
+        > Odd {"n":1,"long":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+        [failed: no such file]
+            A sub-agent speaks.
+        Credit balance is too low
+        [error: billing_error]
+        [rate limit: rejected]
+        plain output
+        [The transcript is full.]
+        [ends with an error: Invalid API key (1 turn, 1.2 s, $0.00)]
+        [ends: 3 turns, 11.8 s, $0.0583]
+        no JSON at all
+        "#);
+    }
 }

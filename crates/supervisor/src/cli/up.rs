@@ -98,7 +98,9 @@ async fn detach(
         || match child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(died(installation, from, status)),
-            Err(error) => Err(Failure::unavailable("the supervisor can't be watched").because(error)),
+            Err(error) => {
+                Err(Failure::unavailable("the supervisor can't be watched").because(error))
+            }
         },
     );
     match unless_interrupted(wait).await {
@@ -108,7 +110,9 @@ async fn detach(
             Ok(Outcome::Done)
         }
         None => {
-            context.screen.err("\nThe supervisor goes on starting without you: `supervisor status`.\n");
+            context
+                .screen
+                .err("\nThe supervisor goes on starting without you: `supervisor status`.\n");
             Ok(Outcome::Interrupted)
         }
     }
@@ -176,7 +180,8 @@ async fn wait_healthy(
         alive()?;
         if Instant::now() > deadline {
             let limit = START_LIMIT.as_secs();
-            let message = format!("the supervisor was started, and does not answer after {limit} s");
+            let message =
+                format!("the supervisor was started, and does not answer after {limit} s");
             return Err(Failure::unavailable(message).hint(
                 "It may still come: `supervisor status` shows it. Its log is \
                  `.supervisor/supervisor.log`.",

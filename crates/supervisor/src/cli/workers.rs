@@ -27,7 +27,9 @@ pub(crate) fn render(workers: &[WorkerView]) -> String {
     let mut table = Table::new(&["WORKER", "MODEL", ">REPLICAS", "KEY", "NOW", "WHAT FOR"]);
     for worker in workers {
         let now = match (&worker.paused, worker.running.as_slice()) {
-            (Some(error), _) => Cell::styled(BAD, format!("paused: {}", one_line(&error.message, 40))),
+            (Some(error), _) => {
+                Cell::styled(BAD, format!("paused: {}", one_line(&error.message, 40)))
+            }
             (None, []) => "idle".into(),
             (None, running) => Cell::styled(LIVE, one_line(&list(running), 60)),
         };

@@ -120,6 +120,7 @@ fn logins(installation: &Installation) -> (Vec<String>, Vec<String>) {
     let workers = check::workers(installation).into_iter().filter(own_login);
     let (signed_in, missing): (Vec<_>, Vec<_>) = workers
         .partition(|worker| installation.auth_home(worker).join(".credentials.json").is_file());
-    let names = |workers: Vec<protocol::WorkerId>| workers.iter().map(ToString::to_string).collect();
+    let names =
+        |workers: Vec<protocol::WorkerId>| workers.iter().map(ToString::to_string).collect();
     (names(signed_in), names(missing))
 }

@@ -1,10 +1,10 @@
 //! The installation's own files.
 
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::Path;
 
 use protocol::WorkerId;
-use rustix::fs::Access;
-use rustix::io::Errno;
 
 use super::Finding;
 use crate::cli::check;
@@ -20,7 +20,9 @@ pub(super) fn check_configuration(
     config: Result<&Config, &Failure>,
 ) -> Finding {
     match config {
-        Ok(_) => Finding::ok("configuration", format!("{} is valid", installation.root().display())),
+        Ok(_) => {
+            Finding::ok("configuration", format!("{} is valid", installation.root().display()))
+        }
         Err(failure) => Finding::failed("configuration", failure),
     }
 }
@@ -65,9 +67,13 @@ pub(super) fn check_folders(installation: &Installation) -> Finding {
         // What is not there yet is made, in the folder above.
         let place = if folder.exists() { folder.as_path() } else { root };
         if let Err(error) = writable(place) {
-            let cure = match error {
-                Errno::ROFS => "The file system is read-only: use a copy elsewhere.".to_owned(),
-                _ => format!("Give it to the user who runs the supervisor: chown -R \"$USER\" {name}"),
+            let cure = match error.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    "The file system is read-only: use a copy elsewhere.".to_owned()
+                }
+                _ => format!(
+                    "Give it to the user who runs the supervisor: chown -R \"$USER\" {name}"
+                ),
             };
             let message = format!("{} can't be written: {error}", place.display());
             return Finding::problem(CHECK, message, cure);
@@ -76,8 +82,12 @@ pub(super) fn check_folders(installation: &Installation) -> Finding {
     Finding::ok(CHECK, format!("{} can be written", list(names)))
 }
 
-fn writable(folder: &Path) -> Result<(), Errno> {
-    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+/// Tries it: what a file system will do, only it knows.
+fn writable(folder: &Path) -> io::Result<()> {
+    // Readers of these folders pass over a name like this one.
+    let probe = folder.join(format!(".doctor-{}.tmp", std::process::id()));
+    OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    fs::remove_file(probe)
 }
 
 /// Returns how many folders are watched: each worker's drops, and each replica's slot.

@@ -141,7 +141,11 @@ pub(super) fn free_memory() -> Option<u64> {
 pub(super) fn check_memory(max_running: usize, free: Option<u64>) -> Finding {
     const CHECK: &str = "memory";
     let Some(free) = free else {
-        return Finding::note(CHECK, "it is not known how much is free", "Nothing needs to be done.");
+        return Finding::note(
+            CHECK,
+            "it is not known how much is free",
+            "Nothing needs to be done.",
+        );
     };
     let fit = free / MEMORY_PER_ATTEMPT;
     if fit == 0 {
@@ -163,7 +167,11 @@ pub(super) fn check_clock(now: SystemTime) -> Finding {
     const CHECK: &str = "clock";
     match now.duration_since(UNIX_EPOCH) {
         Ok(since) if since >= NOT_BEFORE => Finding::ok(CHECK, "set"),
-        _ => Finding::problem(CHECK, "it shows a time before 2026", "Set the clock: timedatectl set-ntp true"),
+        _ => Finding::problem(
+            CHECK,
+            "it shows a time before 2026",
+            "Set the clock: timedatectl set-ntp true",
+        ),
     }
 }
 

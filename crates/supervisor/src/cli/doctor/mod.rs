@@ -6,6 +6,8 @@ mod credentials;
 mod files;
 mod machine;
 mod programs;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 
@@ -18,8 +20,8 @@ use crate::config::{Config, Flags};
 use crate::failure::Failure;
 use crate::install::Installation;
 
-pub use credentials::tracked_credentials;
 pub(crate) use credentials::UNTRACK;
+pub use credentials::tracked_credentials;
 pub(crate) use programs::find_claude;
 
 /// What a check found.
@@ -115,10 +117,7 @@ pub(crate) async fn run(context: &mut Context, args: &DoctorArgs) -> Result<Outc
     }
 }
 
-async fn check_all(
-    installation: &Installation,
-    config: Result<&Config, &Failure>,
-) -> Vec<Finding> {
+async fn check_all(installation: &Installation, config: Result<&Config, &Failure>) -> Vec<Finding> {
     let mut findings = vec![files::check_configuration(installation, config)];
     findings.extend(files::check_workers(installation));
     findings.push(files::check_folders(installation));
@@ -164,31 +163,6 @@ fn config_table(config: &Config) -> String {
 }
 
 fn config_json(config: &Config) -> serde_json::Value {
-    let setting = |(name, value, origin): (&str, String, crate::config::Origin)| {
-        serde_json::json!({ "setting": name, "value": value, "from": origin.to_string() })
-    };
+    let setting = |(name, value, origin): (&str, String, crate::config::Origin)| serde_json::json!({ "setting": name, "value": value, "from": origin.to_string() });
     config.table().into_iter().map(setting).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_problem_has_its_cure_below_it() {
-        let findings = [
-            Finding::ok("configuration", "valid"),
-            Finding::note("key", "none: the model is a rehearsal", "export ANTHROPIC_API_KEY=…"),
-            Finding::problem("engine", "no engine answers:\nrefused", "Start Docker."),
-        ];
-        let text = anstream::adapter::strip_str(&render(&findings)).to_string();
-        insta::assert_snapshot!(text, @"
-        ok       configuration  valid
-        note     key            none: the model is a rehearsal
-                                export ANTHROPIC_API_KEY=…
-        problem  engine         no engine answers:
-                                refused
-                                Start Docker.
-        ");
-    }
 }

@@ -28,7 +28,12 @@ async fn without_a_daemon_every_command_says_how_to_start_it() {
         let did = world.run(args).await;
         assert_eq!((did.code, did.out.as_str()), (4, ""), "{args:?}");
         insta::allow_duplicates! {
-            insta::assert_snapshot!(did.err, @"");
+            insta::assert_snapshot!(did.err, @"
+            Error: no supervisor runs here
+            Caused by: No such file or directory (os error 2)
+
+            Hint: Start it with `supervisor up --detach`, or `make up`.
+            ");
         }
     }
 }
@@ -41,7 +46,12 @@ async fn socket_that_a_dead_daemon_left_behind_is_no_daemon() {
     drop(std::os::unix::net::UnixListener::bind(world.path("sockets/api.sock")).unwrap());
     let did = world.run(&["status"]).await;
     assert_eq!(did.code, 4);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    Error: no supervisor runs here
+    Caused by: Connection refused (os error 111)
+
+    Hint: Start it with `supervisor up --detach`, or `make up`.
+    ");
 }
 
 #[tokio::test]
@@ -57,7 +67,13 @@ async fn what_the_daemon_refuses_is_told_with_its_causes_and_cure() {
     };
     let did = refuse(422, "bad_input").run(&["cancel", "k3f9"]).await;
     assert_eq!(did.code, 3);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    Error: the plan can't be carried out
+    Caused by: two tasks have the id `a`
+    Caused by: innermost
+
+    Hint: Rename one of them.
+    ");
     assert_eq!(refuse(404, "not_found").run(&["cancel", "k3f9"]).await.code, 3);
     assert_eq!(refuse(409, "conflict").run(&["cancel", "k3f9"]).await.code, 3);
     assert_eq!(refuse(503, "unavailable").run(&["cancel", "k3f9"]).await.code, 4);
@@ -107,16 +123,34 @@ fn status() -> Value {
 #[tokio::test]
 async fn status_says_what_runs_what_waits_and_why() {
     let world = World::with_daemon(answers(&[("/v1/status", status())]));
-    insta::assert_snapshot!(world.run(&["status"]).await.out, @"");
+    insta::assert_snapshot!(world.run(&["status"]).await.out, @"
+    The supervisor serves /srv/team since 2026-11-20 12:00 (process 12, version 0.1.0)
+    Workers run as plain processes, without a container's walls; model: rehearsal (no model is asked)
+    Note: tasks/ is looked at every 2 s: its file system raises no events
+    marie is paused (auth): 401
+      Hint: Give another key.
+
+    Run k3f9 (Term report): executing, 2 of 4 tasks ended, opened 2026-11-20 12:00
+    TASK    WORKER  STATUS    ATTEMPT  NOTE
+    k3f9.a  marie   complete        1
+    k3f9.b  marie   running         2  on marie-1
+    k3f9.c  marie   waiting         -  waits for k3f9.a, k3f9.b
+    k3f9.d  marie   failed          3  timeout: it took longer than 300 s
+    ");
     let json = world.run(&["status", "--json"]).await.out;
-    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["runs"], status()["runs"]);
+    let printed: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(printed["runs"][0]["tasks"], status()["runs"][0]["tasks"]);
 }
 
 #[tokio::test]
 async fn workers_are_listed_with_what_they_do() {
     let workers = status()["workers"].clone();
     let world = World::with_daemon(answers(&[("/v1/workers", workers)]));
-    insta::assert_snapshot!(world.run(&["workers"]).await.out, @"");
+    insta::assert_snapshot!(world.run(&["workers"]).await.out, @"
+    WORKER  MODEL              REPLICAS  KEY      NOW                        WHAT FOR
+    marie   claude-sonnet-5-5         2  gateway  paused: 401                Dance teacher of the studio
+    anga    claude-sonnet-5-5         2  gateway  anga-1: k3f9.b, attempt 2  Dance teacher of the studio
+    ");
 }
 
 #[tokio::test]
@@ -131,14 +165,22 @@ async fn check_tells_good_files_from_bad_ones() {
     world.file("good.json", &task("good", "marie", "\"later\""));
     world.file("tasks/anga/mine.json", "{\"task_id\": \"mine\", \"description\": \"x\"}");
     world.file("anyone.json", "{\"task_id\": \"anyone\", \"description\": \"x\"}");
-    world.file("plan.json", "{\"tasks\": [{\"id\": \"a\", \"worker\": \"anga\", \"description\": \"x\"}]}");
+    world.file(
+        "plan.json",
+        "{\"tasks\": [{\"id\": \"a\", \"worker\": \"anga\", \"description\": \"x\"}]}",
+    );
     let path = |name: &str| world.path(name);
     let files = ["good.json", "tasks/anga/mine.json", "anyone.json", "plan.json"].map(path);
     let mut args = vec!["check"];
     args.extend(files.iter().map(String::as_str));
     let did = world.run(&args).await;
     assert_eq!((did.code, did.err.as_str()), (0, ""));
-    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.out, @"
+    ok   DIR/good.json (task for marie)
+    ok   DIR/tasks/anga/mine.json (task for anga)
+    ok   DIR/anyone.json (task; it goes to the worker into whose folder it is put)
+    ok   DIR/plan.json (plan of 1 task)
+    ");
 
     world.file("other-name.json", &task("one", "marie", ""));
     world.file("typo.json", "{\n  \"task_id\": \"typo\",\n  \"descripton\": \"x\"\n}\n");
@@ -146,14 +188,42 @@ async fn check_tells_good_files_from_bad_ones() {
     world.file("a.json", &task("a", "marie", "\"b\""));
     world.file("b.json", &task("b", "marie", "\"good\", \"a\""));
     world.file("bad-plan.json", "{\"tasks\": [{\"id\": \"a\", \"worker\": \"angi\", \"description\": \"\", \"dependencies\": [\"z\"]}]}");
-    let bad = ["other-name.json", "typo.json", "who.json", "good.json", "a.json", "b.json", "bad-plan.json", "none.json"];
+    let bad = [
+        "other-name.json",
+        "typo.json",
+        "who.json",
+        "good.json",
+        "a.json",
+        "b.json",
+        "bad-plan.json",
+        "none.json",
+    ];
     let files = bad.map(path);
     let mut args = vec!["check"];
     args.extend(files.iter().map(String::as_str));
     let did = world.run(&args).await;
     assert_eq!(did.code, 3);
-    insta::assert_snapshot!(did.out, @"");
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.out, @"
+    bad  DIR/other-name.json
+         the file must have the name of its task: rename it to `one.json`
+    bad  DIR/typo.json
+         line 3, column 14, field `descripton`: unknown field `descripton`
+         Did you mean `description`?
+    bad  DIR/who.json
+         the worker `maria` does not exist (did you mean `marie`?)
+    ok   DIR/good.json (task for marie)
+    bad  DIR/a.json
+         tasks wait for each other: a -> b -> a
+    ok   DIR/b.json (task for marie)
+    bad  DIR/bad-plan.json
+         task `a` names the worker `angi`, which does not exist (did you mean `anga`?)
+         task `a` depends on `z`, which is not in the plan
+         task `a`: `description` is empty
+    bad  DIR/none.json
+         No such file or directory (os error 2)
+         Check the path, or give `-` to read standard input.
+    ");
+    insta::assert_snapshot!(did.err, @"Error: 6 of 8 files can't be accepted");
 }
 
 #[tokio::test]
@@ -165,7 +235,12 @@ async fn logs_follow_a_file_that_is_moved_until_the_task_ends() {
     fs::create_dir_all(&slot).unwrap();
     let (live, kept) = (slot.join("transcript.jsonl"), world_dir.path().join("kept/sec-001.1"));
     let said = "{\"type\":\"stdout\",\"text\":\"first\"}\n{\"type\":\"std";
-    protocol::atomic_file::replace(&live, said.as_bytes(), protocol::atomic_file::Durability::Volatile).unwrap();
+    protocol::atomic_file::replace(
+        &live,
+        said.as_bytes(),
+        protocol::atomic_file::Durability::Volatile,
+    )
+    .unwrap();
     let asked = Arc::new(AtomicU32::new(0));
     let asks = Arc::clone(&asked);
     let (from, to) = (slot.clone(), kept.clone());
@@ -174,28 +249,41 @@ async fn logs_follow_a_file_that_is_moved_until_the_task_ends() {
         let ended = asks.fetch_add(1, Ordering::Relaxed) > 0;
         if ended && from.exists() {
             use std::io::Write;
-            let mut file = fs::OpenOptions::new().append(true).open(from.join("transcript.jsonl")).unwrap();
+            let mut file =
+                fs::OpenOptions::new().append(true).open(from.join("transcript.jsonl")).unwrap();
             file.write_all(b"out\",\"text\":\"second\"}\n").unwrap();
             fs::create_dir_all(to.parent().unwrap()).unwrap();
-            protocol::atomic_file::move_to(&from, &to, protocol::atomic_file::Durability::Volatile).unwrap();
+            protocol::atomic_file::move_to(&from, &to, protocol::atomic_file::Durability::Volatile)
+                .unwrap();
         }
         let status = if ended { "complete" } else { "running" };
-        answer(200, json!({
-            "task_id": "sec-001", "run": "adhoc", "worker": "marie", "status": status, "attempt": 1,
-            "waiting_for": [], "reason": null, "since": null, "title": "x", "cost_usd": 0.0,
-        }))
+        answer(
+            200,
+            json!({
+                "task_id": "sec-001", "run": "adhoc", "worker": "marie", "status": status, "attempt": 1,
+                "waiting_for": [], "reason": null, "since": null, "title": "x", "cost_usd": 0.0,
+            }),
+        )
     };
     let logs = async move || {
         let path = if kept.exists() { kept.join("transcript.jsonl") } else { live };
-        answer(200, json!([{
-            "task_id": "sec-001", "worker": "marie", "attempt": 1, "path": path, "live": true,
-        }]))
+        answer(
+            200,
+            json!([{
+                "task_id": "sec-001", "worker": "marie", "attempt": 1, "path": path, "live": true,
+            }]),
+        )
     };
-    let routes = Router::new().route("/v1/tasks/sec-001", get(view)).route("/v1/logs/sec-001", get(logs));
+    let routes =
+        Router::new().route("/v1/tasks/sec-001", get(view)).route("/v1/logs/sec-001", get(logs));
     let world = World::with_daemon(routes);
     let did = world.run(&["logs", "-f", "sec-001"]).await;
     assert_eq!(did.code, 0);
-    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.out, @"
+    sec-001 by marie, attempt 1
+    first
+    second
+    ");
 }
 
 #[tokio::test]
@@ -226,7 +314,7 @@ async fn down_waits_until_the_daemon_has_let_go() {
     fs::hard_link(world.path(".supervisor/lock"), running.path(".supervisor/lock")).unwrap();
     let did = running.run(&["down"]).await;
     assert_eq!(did.code, 0, "{}", did.err);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"The supervisor has stopped. What was interrupted is resumed at the next `up`.");
 }
 
 #[tokio::test]
@@ -236,7 +324,18 @@ async fn up_with_a_daemon_there_says_what_is_real() {
     world.file("examples/request.txt", "x");
     let did = world.run(&["up", "--detach", "--runtime", "docker"]).await;
     assert_eq!(did.code, 0);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    The supervisor runs already.
+    But its runtime is process, and docker is asked for. To change that: supervisor down; make up
+    The supervisor is up, and serves /srv/team
+      workers  marie, anga
+      run as   plain processes: no container keeps them from this machine's files and network
+      model    a rehearsal: no model is asked, nothing is billed; all else is real
+               To go live: export ANTHROPIC_API_KEY=…; supervisor down; make up
+    Note: tasks/ is looked at every 2 s: its file system raises no events
+
+    Next: supervisor submit examples/request.txt
+    ");
 }
 
 #[tokio::test]
@@ -255,7 +354,17 @@ async fn up_refuses_a_repository_that_tracks_a_login() {
     git(&["add", "--force", "auth-homes"]);
     let did = world.run(&["up"]).await;
     assert_eq!(did.code, 3);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    Error: workers' logins are in the git repository
+    Caused by: git tracks `auth-homes/marie/.credentials.json`
+
+    Hint: Take them out of git, and take away what they are worth:
+        git rm -r --cached auth-homes
+        git add auth-homes/.gitignore auth-homes/README.md
+        git commit -m 'Stop tracking logins'
+        supervisor auth login WORKER     for each worker of which a login was tracked
+      and revoke the old logins at claude.ai: whoever has a clone has them.
+    ");
 }
 
 #[tokio::test]
@@ -270,11 +379,21 @@ async fn auth_status_shows_logins_and_never_their_secrets() {
     world.file("auth-homes/marie/.credentials.json", "not JSON");
     let did = world.run(&["auth", "status"]).await;
     assert_eq!(did.code, 0);
-    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.out, @"
+    WORKER        AUTH     SIGNED IN      TOKEN UNTIL       NOTE
+    anga          home     max            2100-01-01 00:00
+    fabien        home     no             -                 `supervisor auth login fabien` signs it in
+    marie         gateway  can't be read  -                 uses the supervisor's key
+    orchestrator  gateway  no             -                 uses the supervisor's key
+    ");
     assert!(!did.out.contains("SECRET") && !did.err.contains("SECRET"));
     let did = world.run(&["auth", "status", "ange"]).await;
     assert_eq!(did.code, 3);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    Error: there is no worker `ange`
+
+    Hint: Did you mean `anga`?
+    ");
 }
 
 #[tokio::test]
@@ -283,5 +402,7 @@ async fn schema_and_completions_are_printed() {
     let did = world.run(&["schema", "task"]).await;
     assert_eq!(Some(did.out), protocol::schema::json_schema("task"));
     let did = world.run(&["completions", "bash"]).await;
-    assert!(did.out.contains("supervisor__subcmd__submit") || did.out.contains("supervisor__submit"));
+    assert!(
+        did.out.contains("supervisor__subcmd__submit") || did.out.contains("supervisor__submit")
+    );
 }

@@ -16,8 +16,8 @@ fn short_help_of_every_command_fits_a_screen() {
     fn check(command: &Command, path: &str) {
         let name = format!("{path} {}", command.get_name());
         let help = command.clone().term_width(80).render_help().to_string();
-        // Two lines are the prompt before and after.
-        let most = if path.is_empty() { 36 } else { 28 };
+        // The lists of all commands, and of all fields of a task, are what one wants to see whole.
+        let most = if path.is_empty() || command.get_name() == "task" { 44 } else { 24 };
         assert!(help.lines().count() <= most, "{name}: {} lines\n{help}", help.lines().count());
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= 80, "{name}: {widest} columns\n{help}");
@@ -32,7 +32,41 @@ fn short_help_of_every_command_fits_a_screen() {
 
 #[test]
 fn help_of_the_program_lists_its_commands() {
-    insta::assert_snapshot!(Cli::command().term_width(80).render_help().to_string(), @"");
+    insta::assert_snapshot!(Cli::command().term_width(80).render_help().to_string(), @"
+    Run many Claude Code agents at once
+
+    Usage: supervisor [OPTIONS] <COMMAND>
+
+    Commands:
+      up           Start the daemon
+      down         Stop the daemon and its workers; what was interrupted is resumed
+                   at the next `up`
+      submit       Split a request, run its tasks, and answer it
+      plan         Split a request and print the plan; start nothing
+      task         Run one task without a plan
+      check        Check task and plan files; start nothing
+      status       Show what runs, what waits and why, and what failed and why
+      logs         Show what agents say and do
+      result       Print the answer of a run, or the result of a task
+      events       Print what has happened in a run
+      cancel       Put an end to a run or a task
+      retry        Do again what did not complete
+      workers      List the workers
+      auth         Sign workers in with a subscription of their own
+      doctor       Look for everything that could stop a run, each with its cure
+      schema       Print the JSON Schema of a file format
+      completions  Print a shell completion script
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+          --dir <DIR>     The installation: the folder with `workspaces/`, `tasks/`
+                          and `results/` [env: SUPERVISOR_DIR=]
+          --color <WHEN>  When to use color [default: auto] [possible values: auto,
+                          always, never]
+      -v, --verbose...    Log more to stderr (can be repeated)
+      -h, --help          Print help (see more with '--help')
+      -V, --version       Print version
+    ");
 }
 
 #[test]

@@ -96,11 +96,13 @@ fn figures(state: &str) -> Value {
         "usage": { "input_tokens": 2010, "output_tokens": 400 },
         "tasks": [
             { "task_id": "k3f9.plan", "worker": "orchestrator", "status": "complete", "attempts": 1,
-              "execution_time": 12.34, "cost_usd": 0.0123, "error": null },
+              "execution_time": 12.34, "usage": { "input_tokens": 1000, "output_tokens": 200 },
+              "cost_usd": 0.0123, "error": null },
             { "task_id": "k3f9.research", "worker": "marie", "status": "failed", "attempts": 2,
-              "execution_time": 300.0, "cost_usd": 0.0123, "error": timeout() },
+              "execution_time": 300.0, "usage": { "input_tokens": 1010, "output_tokens": 200 },
+              "cost_usd": 0.0123, "error": timeout() },
             { "task_id": "k3f9.review", "worker": "marie", "status": "skipped", "attempts": 0,
-              "execution_time": 0.0, "cost_usd": 0.0, "error": null },
+              "execution_time": 0.0, "usage": {}, "cost_usd": 0.0, "error": null },
         ],
     })
 }
@@ -112,8 +114,8 @@ fn opens_run() -> Router {
 
 fn daemon(state: &str, breaks: &[usize]) -> Router {
     opens_run()
-        .merge(Journal::new(&events(), breaks).route(&format!("/v1/runs/{RUN}/events")))
-        .merge(answers(&[(&format!("/v1/runs/{RUN}"), figures(state))]))
+        .merge(Journal::new(&events(), breaks).route("/v1/runs/{id}/events"))
+        .merge(answers(&[("/v1/runs/{id}", figures(state))]))
 }
 
 #[tokio::test]
@@ -122,8 +124,40 @@ async fn submit_shows_what_happens_and_ends_with_the_figures() {
     world.file("request.txt", "Do it.\n");
     let did = world.run(&["submit", &world.path("request.txt")]).await;
     assert_eq!(did.code, 1);
-    insta::assert_snapshot!(did.err, @"");
-    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.err, @"
+    k3f9      the request is split (Term report)
+    12:00:03  plan          orchestrator  running (attempt 1 on orchestrator-1)
+    12:00:04  plan          orchestrator  the plan can't be carried out; it is told why:
+                two tasks have the id `a`
+    12:00:05  plan          orchestrator  complete in 12.3 s, $0.0123
+    k3f9      plan: 3 tasks for anga, marie
+              research      marie
+              outline       anga
+              review        marie         waits for research, outline
+    12:00:11  research      marie         running (attempt 1 on marie-1)
+    12:00:12  research      marie         attempt 1 failed (network): connection reset; tries again in 2.5 s
+    12:00:14  research      marie         running (attempt 2 on marie-2)
+    12:00:16  research      marie         failed (timeout): it took longer than 300 s
+              Hint: Give it more time with `timeout`.
+    12:00:17  review        marie         skipped, since research did not complete
+    12:00:18  the run is partial
+    ");
+    insta::assert_snapshot!(did.out, @"
+    TASK           WORKER        STATUS    ATTEMPTS       TIME  TOKENS     COST
+    k3f9.plan      orchestrator  complete         1     12.3 s   1,200  $0.0123
+    k3f9.research  marie         failed           2  5 min 0 s   1,210  $0.0123
+    k3f9.review    marie         skipped          0          -       0    $0.00
+
+    k3f9.research failed (timeout): it took longer than 300 s
+      Hint: Give it more time with `timeout`.
+
+    Run k3f9 is partial: 1 of 3 tasks complete in 1 min 15 s, 2,410 tokens, $0.0246
+    This is a rehearsal: no model was asked, nothing was billed, and the texts are stand-ins.
+    To go live: export ANTHROPIC_API_KEY=…; supervisor down; make up
+
+    Answer: results/0199f0f0-0000-7000-8000-000000000001.md
+    `supervisor result k3f9` prints it.
+    ");
 }
 
 #[tokio::test]
@@ -131,14 +165,20 @@ async fn submit_goes_on_where_it_was_when_the_daemon_restarts() {
     let whole = World::with_daemon(daemon("partial", &[]));
     whole.file("request.txt", "Do it.\n");
     let whole = whole.run(&["submit", &whole.path("request.txt")]).await;
-    let world = World::with_daemon(daemon("partial", &[4, 0, 9]));
+    let journal = Journal::new(&events(), &[4, 0, 9]);
+    let asked = std::sync::Arc::clone(&journal.asked);
+    let routes = opens_run()
+        .merge(journal.route("/v1/runs/{id}/events"))
+        .merge(answers(&[("/v1/runs/{id}", figures("partial"))]));
+    let world = World::with_daemon(routes);
     world.file("request.txt", "Do it.\n");
     let did = world.run(&["submit", &world.path("request.txt")]).await;
     let notices: Vec<&str> =
         did.err.lines().filter(|line| line.starts_with("The supervisor")).collect();
-    assert_eq!(notices.first().copied(), Some(
-        "The supervisor went away. The run is kept; waiting for the supervisor to come back."
-    ));
+    assert_eq!(
+        notices.first().copied(),
+        Some("The supervisor went away. The run is kept; waiting for the supervisor to come back.")
+    );
     assert_eq!(notices.last().copied(), Some("The supervisor is back."));
     let rest: String = did
         .err
@@ -148,6 +188,31 @@ async fn submit_goes_on_where_it_was_when_the_daemon_restarts() {
         .collect();
     assert_eq!(rest, whole.err);
     assert_eq!((did.code, did.out), (whole.code, whole.out));
+    assert_eq!(*asked.lock().unwrap(), [0, 4, 4, 13]);
+}
+
+#[tokio::test]
+async fn event_that_comes_twice_is_told_once() {
+    let mut journal = Journal::new(&events(), &[4]);
+    journal.repeats = true;
+    let routes = journal
+        .route("/v1/runs/{id}/events")
+        .merge(answers(&[("/v1/runs/{id}", figures("partial"))]));
+    let did = World::with_daemon(routes).run(&["events", "k3f9", "-f", "--json"]).await;
+    assert_eq!((did.code, did.out.lines().count()), (0, events().len()));
+}
+
+#[tokio::test]
+async fn event_that_comes_in_pieces_is_put_together() {
+    let long = "x".repeat(100_000);
+    let pieces = [long.clone(), "y".to_owned(), "\nsecond\nthi".to_owned(), "rd\nhalf".to_owned()];
+    let stream = async move || {
+        let pieces = pieces.map(Ok::<_, std::io::Error>);
+        axum::body::Body::from_stream(futures_util::stream::iter(pieces))
+    };
+    let routes = Router::new().route("/v1/runs/k3f9/events", axum::routing::get(stream));
+    let did = World::with_daemon(routes).run(&["events", "k3f9", "--json"]).await;
+    assert_eq!((did.code, did.out), (0, format!("{long}y\nsecond\nthird\n")));
 }
 
 #[tokio::test]
@@ -168,7 +233,12 @@ async fn detached_submit_prints_the_run_and_what_to_type_next() {
     world.file("request.txt", "Do it.\n");
     let did = world.run(&["submit", "-d", &world.path("request.txt")]).await;
     assert_eq!((did.code, did.out.as_str()), (0, "k3f9\n"));
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    supervisor status k3f9      how far it is
+    supervisor events k3f9 -f   what happens, as it happens
+    supervisor result k3f9      its answer, when it has ended
+    supervisor cancel k3f9      put an end to it
+    ");
 }
 
 #[tokio::test]
@@ -182,7 +252,32 @@ async fn output_that_nobody_reads_is_no_error() {
 async fn events_tell_all_that_happened() {
     let world = World::with_daemon(daemon("complete", &[]));
     let did = world.run(&["events", RUN]).await;
-    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.out, @r#"
+    k3f9      the request is split (Term report)
+    12:00:01  plan          orchestrator  added
+    12:00:02  plan          orchestrator  attempt 1 is handed to orchestrator-1
+    12:00:03  plan          orchestrator  running (attempt 1 on orchestrator-1)
+    12:00:04  plan          orchestrator  the plan can't be carried out; it is told why:
+                two tasks have the id `a`
+    12:00:05  plan          orchestrator  complete in 12.3 s, $0.0123
+    12:00:06  the plan is accepted: 3 tasks
+    12:00:07  research      marie         added
+    12:00:08  outline       anga          added
+    k3f9      plan: 3 tasks for anga, marie
+              research      marie
+              outline       anga
+              review        marie         waits for research, outline
+    12:00:10  research      marie         attempt 1 is handed to marie-1
+    12:00:11  research      marie         running (attempt 1 on marie-1)
+    12:00:12  research      marie         attempt 1 failed (network): connection reset; tries again in 2.5 s
+    12:00:13  research      marie         attempt 2 is handed to marie-2
+    12:00:14  research      marie         running (attempt 2 on marie-2)
+    an event of a later version: {"v":1,"seq":16,"at":"2026-11-20T12:00:15Z","event":"something_new","task":"k3f9.research"}
+    12:00:16  research      marie         failed (timeout): it took longer than 300 s
+              Hint: Give it more time with `timeout`.
+    12:00:17  review        marie         skipped, since research did not complete
+    12:00:18  the run is partial
+    "#);
     let raw = world.run(&["events", RUN, "--json", "-f"]).await;
     let lines: Vec<Value> =
         raw.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -201,18 +296,34 @@ async fn plan_is_shown_and_not_started() {
         json!({ "event": "plan_accepted", "run": RUN, "tasks": 2, "plan": plan }),
         json!({ "event": "run_ended", "run": RUN, "state": "complete" }),
     ];
-    let routes = opens_run()
-        .merge(Journal::new(&events, &[]).route(&format!("/v1/runs/{RUN}/events")))
-        .merge(answers(&[
-            (&format!("/v1/runs/{RUN}"), figures("complete")),
-            (&format!("/v1/runs/{RUN}/plan"), plan.clone()),
-        ]));
+    let routes = opens_run().merge(Journal::new(&events, &[]).route("/v1/runs/{id}/events")).merge(
+        answers(&[("/v1/runs/{id}", figures("complete")), ("/v1/runs/{id}/plan", plan.clone())]),
+    );
     let world = World::with_daemon(routes);
     world.file("request.txt", "Do it.\n");
     let did = world.run(&["plan", &world.path("request.txt")]).await;
     assert_eq!(did.code, 0);
-    insta::assert_snapshot!(did.err, @"");
-    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.err, @"
+    k3f9      the request is split (Term report)
+    k3f9      plan: 2 tasks for anga, marie
+              research      marie
+              review        anga          waits for research
+    12:00:02  the run is complete
+
+
+    Nothing of it was started. To carry it out, as it is or changed by you:
+      supervisor plan DIR/request.txt --json > plan.json
+      supervisor submit --plan plan.json
+    ");
+    insta::assert_snapshot!(did.out, @"
+    TASK      WORKER  WAITS FOR  WHAT
+    research  marie   -          Find out. All of it.
+    review    anga    research   Judge.
+
+    2 tasks; cost: unknown (no past runs to go by)
+
+    This is a rehearsal: no model was asked.
+    ");
     let did = world.run(&["plan", "--json", &world.path("request.txt")]).await;
     assert_eq!(serde_json::from_str::<Value>(&did.out).unwrap(), plan);
 }
@@ -257,8 +368,24 @@ async fn task_is_followed_to_its_end_and_printed() {
     let args = ["task", "marie", "Do it", "--after", "sec-000", "--verify-command", "test -s x"];
     let did = world.run(&args).await;
     assert_eq!(did.code, 0);
-    insta::assert_snapshot!(did.err, @"");
-    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.err, @"
+    12:00:01  sec-001       marie         waits for sec-000
+    12:00:02  sec-001       marie         running (attempt 1)
+    12:00:03  sec-001       marie         complete in 12.3 s, $0.0123
+    ");
+    insta::assert_snapshot!(did.out, @"
+    sec-001 by marie is complete (attempt 1, 12.3 s, 1,200 tokens, $0.0123)
+
+    It went well.
+
+    Findings
+      - One.
+      - Two
+        lines.
+
+    Artifacts
+      - results/marie/sec-001/notes.md
+    ");
     assert_eq!(
         *body.lock().unwrap(),
         json!({
@@ -287,17 +414,50 @@ async fn result_of_what_has_none_says_why() {
     let world = World::with_daemon(routes);
     let did = world.run(&["result", "k3f9"]).await;
     assert_eq!(did.code, 3);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    Error: run k3f9 is executing: there is no answer yet
+
+    Hint: `supervisor events k3f9 -f` shows what happens until there is one.
+    ");
     let did = world.run(&["result", "sec-001"]).await;
     assert_eq!(did.code, 1);
-    insta::assert_snapshot!(did.out, @"");
+    insta::assert_snapshot!(did.out, @"
+    sec-001 by marie is failed (attempt 1, 12.3 s, 1,200 tokens, $0.0123)
+
+    timeout: it took longer than 300 s
+    Hint: Give it more time with `timeout`.
+
+    It went well.
+
+    Findings
+      - One.
+      - Two
+        lines.
+
+    Artifacts
+      - results/marie/sec-001/notes.md
+    ");
     let did = world.run(&["result", "sec-002"]).await;
     assert_eq!(did.code, 3);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    Error: task sec-001 is running: there is no result yet
+    Caused by: attempt 1 on marie-1
+
+    Hint: `supervisor logs sec-001 -f` shows what the agent says and does.
+    ");
     let did = world.run(&["result", "nothing"]).await;
     assert_eq!(did.code, 3);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    Error: there is no run or task `nothing`
+
+    Hint: `supervisor status` shows the names of runs and tasks.
+    ");
     let did = world.run(&["result", "../etc"]).await;
     assert_eq!(did.code, 3);
-    insta::assert_snapshot!(did.err, @"");
+    insta::assert_snapshot!(did.err, @"
+    Error: `../etc` can't be the name of a run or a task
+    Caused by: '.' is not allowed at position 0 of an id (use a-z, 0-9, and after the first character also `.`, `_` and `-`)
+
+    Hint: `supervisor status` shows the names of runs and tasks.
+    ");
 }

@@ -157,6 +157,10 @@ pub(super) struct Journal {
     lines: Arc<Vec<String>>,
     /// After how many lines each of the next streams breaks.
     breaks: Arc<Mutex<Vec<usize>>>,
+    /// After which event each stream was asked for.
+    pub(super) asked: Arc<Mutex<Vec<u64>>>,
+    /// Whether each stream begins at the beginning, whatever is asked for.
+    pub(super) repeats: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -176,7 +180,8 @@ impl Journal {
             format!("{record}\n")
         };
         let lines = events.iter().enumerate().map(line).collect();
-        Self { lines: Arc::new(lines), breaks: Arc::new(Mutex::new(breaks.to_vec())) }
+        let (breaks, asked) = (Arc::new(Mutex::new(breaks.to_vec())), Arc::default());
+        Self { lines: Arc::new(lines), breaks, asked, repeats: false }
     }
 
     /// Returns a route that streams them.
@@ -185,7 +190,11 @@ impl Journal {
     }
 
     async fn stream(State(journal): State<Self>, Query(After { after }): Query<After>) -> Body {
-        let lines = journal.lines[after.try_into().unwrap()..].to_vec().into_iter();
+        journal.asked.lock().unwrap().push(after);
+        let after = if journal.repeats { 0 } else { after };
+        let lines: Vec<String> =
+            journal.lines.iter().skip(after.try_into().unwrap()).cloned().collect();
+        let lines = lines.into_iter();
         let mut breaks = journal.breaks.lock().unwrap();
         if breaks.is_empty() {
             return Body::from_stream(stream::iter(lines.map(Ok::<_, io::Error>)));

@@ -5,7 +5,7 @@
 //!
 //! * its environment says so ([`MARKER`]), as of the moment when it was started;
 //! * its parent belongs to it;
-//! * it is in the session of one that belongs to it.
+//! * it is in the session of one that belongs to it, unless somebody else leads that.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -121,16 +121,21 @@ impl Table {
 
     /// Returns all that belong together with the ones of `seeds` that run.
     pub(super) fn family(&self, seeds: &BTreeSet<Process>) -> BTreeSet<Process> {
+        let pids: BTreeSet<i32> = self.rows.iter().map(|row| row.process.pid).collect();
         let mut family = BTreeSet::new();
-        let (mut pids, mut sessions) = (BTreeSet::new(), BTreeSet::new());
+        let (mut parents, mut sessions) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let before = family.len();
             for row in &self.rows {
                 let belongs = seeds.contains(&row.process)
-                    || pids.contains(&row.parent)
+                    || parents.contains(&row.parent)
                     || sessions.contains(&row.session);
                 if belongs && family.insert(row.process) {
-                    pids.insert(row.process.pid);
+                    parents.insert(row.process.pid);
+                }
+                // One that somebody else leads is somebody else's: never to be killed with ours.
+                let is_led = pids.contains(&row.session) && !parents.contains(&row.session);
+                if family.contains(&row.process) && !is_led && row.session != 0 {
                     sessions.insert(row.session);
                 }
             }
@@ -160,6 +165,7 @@ mod tests {
         text.push_str(" 4711 0 0");
         let stat = Stat::parse(7, &text).unwrap();
         assert_eq!((stat.parent, stat.session, stat.process.started), (3, 5, 4711));
+        assert!(!stat.ended && Stat::parse(7, &text.replace(") R", ") Z")).unwrap().ended);
         assert!(Stat::parse(7, "7 (a) R").is_none());
     }
 
@@ -179,11 +185,13 @@ mod tests {
                 // Its parent has ended, its session is the agent's.
                 row(7, 1, 6),
                 row(8, 1, 8),
+                // Ours, in the session of somebody else.
+                row(11, 10, 8),
             ],
         };
         let seeds = BTreeSet::from([Process { pid: 10, started: 1 }]);
         let pids: Vec<i32> = table.family(&seeds).iter().map(|process| process.pid).collect();
-        assert_eq!(pids, [5, 6, 7, 9, 10]);
+        assert_eq!(pids, [5, 6, 7, 9, 10, 11]);
         // A number that was given again is somebody else.
         let seeds = BTreeSet::from([Process { pid: 10, started: 0 }]);
         assert!(table.family(&seeds).is_empty());

@@ -1,0 +1,183 @@
+//! Each prerequisite, taken away.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use protocol::atomic_file::{Durability, replace};
+use tempfile::TempDir;
+
+use super::machine::Inotify;
+use super::programs::Need;
+use super::*;
+use crate::config::CLI_VERSION;
+
+fn installation() -> (TempDir, Installation) {
+    let dir = tempfile::tempdir().unwrap();
+    for worker in ["marie", "orchestrator"] {
+        let text = "description = \"Somebody who does things.\"\n";
+        file(dir.path(), &format!("workspaces/{worker}/worker.toml"), text);
+    }
+    let installation = Installation::at(dir.path()).unwrap();
+    (dir, installation)
+}
+
+fn file(dir: &Path, path: &str, text: &str) -> PathBuf {
+    let path = dir.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    replace(&path, text.as_bytes(), Durability::Volatile).unwrap();
+    path
+}
+
+fn config(installation: &Installation, set: &'static [(&str, &str)]) -> Result<Config, Failure> {
+    Config::load(installation, Flags::default(), |name| {
+        set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    })
+}
+
+/// Asserts that it is so bad, says this, and has a cure.
+#[track_caller]
+fn assert_finding(finding: &Finding, state: State, says: &str) {
+    assert_eq!(finding.state, state, "{finding:?}");
+    assert!(finding.message.contains(says), "{finding:?}");
+    assert_eq!(finding.cure.is_some(), state != State::Ok, "{finding:?}");
+}
+
+#[test]
+fn configuration_with_a_wrong_value_is_a_problem() {
+    let (dir, at) = installation();
+    let check = |at: &Installation| files::check_configuration(at, config(at, &[]).as_ref());
+    assert_finding(&check(&at), State::Ok, "valid");
+    file(dir.path(), "supervisor.toml", "max_running = 0\n");
+    assert_finding(&check(&at), State::Problem, "max_running");
+}
+
+#[test]
+fn broken_worker_and_missing_orchestrator_are_problems() {
+    let (dir, at) = installation();
+    let found = files::check_workers(&at);
+    assert_finding(&found[0], State::Ok, "marie, orchestrator");
+    file(dir.path(), "workspaces/marie/worker.toml", "description = \"x\"\nreplica = 2\n");
+    let found = files::check_workers(&at);
+    assert_finding(&found[0], State::Problem, "workspaces/marie/worker.toml");
+    std::fs::remove_dir_all(dir.path().join("workspaces/orchestrator")).unwrap();
+    let found = files::check_workers(&at);
+    assert_finding(&found[1], State::Problem, "no orchestrator");
+}
+
+#[test]
+fn folder_that_cannot_be_written_is_a_problem() {
+    let (dir, at) = installation();
+    assert_finding(&files::check_folders(&at), State::Ok, "tasks, results, .supervisor");
+    // In place of the folder; for root there is hardly anything that can't be written.
+    std::os::unix::fs::symlink("/proc/self/task", dir.path().join("tasks")).unwrap();
+    assert_finding(&files::check_folders(&at), State::Problem, "tasks can't be written");
+}
+
+#[test]
+fn without_a_key_it_is_a_rehearsal_and_a_missing_login_is_a_problem() {
+    let (dir, at) = installation();
+    let check = |set| credentials::check_key(&at, &config(&at, set).unwrap());
+    assert_finding(&check(&[]), State::Note, "rehearsal");
+    let key = check(&[("ANTHROPIC_API_KEY", "sk-ant-secret")]);
+    assert_finding(&key, State::Ok, "with a key");
+    assert!(!format!("{key:?}").contains("sk-ant-secret"));
+    let text = "description = \"x\"\nauth = \"home\"\n";
+    file(dir.path(), "workspaces/marie/worker.toml", text);
+    assert_finding(&check(&[]), State::Problem, "no login");
+    file(dir.path(), "auth-homes/marie/.credentials.json", "{}");
+    assert_finding(&check(&[]), State::Ok, "logins of marie");
+}
+
+#[tokio::test]
+async fn without_an_engine_it_depends_on_what_may_run_instead() {
+    let (_dir, at) = installation();
+    let nowhere = Some("unix:///nowhere/docker.sock");
+    let must = programs::check_engine(&at, nowhere, &[], Need::Must).await;
+    assert_finding(&must, State::Problem, "/nowhere/docker.sock");
+    let better = programs::check_engine(&at, nowhere, &[], Need::Better).await;
+    assert_finding(&better, State::Note, "plain processes");
+    let unused = programs::check_engine(&at, nowhere, &[], Need::Not).await;
+    assert_finding(&unused, State::Ok, "not used");
+}
+
+#[tokio::test]
+async fn cli_is_tried_and_not_only_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = |name, text: &str| {
+        let path = file(dir.path(), name, text);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let good = program("good", &format!("#!/bin/sh\necho '{CLI_VERSION} (Claude Code)'\n"));
+    let old = program("old", "#!/bin/sh\necho '1.0.0 (Claude Code)'\n");
+    let broken = program("broken", "#!/bin/sh\necho 'no GLIBC' >&2\nexit 1\n");
+    let absent = dir.path().join("absent");
+    let check = async |path: &Path| programs::check_cli(Some(path), Need::Must).await;
+    assert_finding(&check(&good).await, State::Ok, CLI_VERSION);
+    assert_finding(&check(&old).await, State::Note, "1.0.0");
+    assert_finding(&check(&broken).await, State::Problem, "no GLIBC");
+    assert_finding(&check(&absent).await, State::Problem, "can't be run");
+    assert_finding(&programs::check_cli(None, Need::Must).await, State::Problem, "is not here");
+    assert_finding(&programs::check_cli(None, Need::Better).await, State::Note, "is not here");
+}
+
+#[test]
+fn worker_program_must_be_in_one_of_its_places() {
+    let nowhere = [PathBuf::from("/nowhere/worker")];
+    assert_finding(&programs::check_worker(&nowhere), State::Problem, "/nowhere/worker");
+    assert_finding(&programs::check_worker(&["/bin/sh".into()]), State::Ok, "/bin/sh");
+}
+
+#[tokio::test]
+async fn without_a_daemon_it_says_how_to_start_one() {
+    let (_dir, at) = installation();
+    let found = programs::check_daemon(&at).await;
+    assert_finding(&found, State::Note, "no supervisor runs here");
+}
+
+#[test]
+fn sockets_need_a_place_that_is_short_enough() {
+    let (dir, at) = installation();
+    let nowhere = machine::check_sockets(&at, &["/nowhere".into()]);
+    assert_finding(&nowhere, State::Problem, "/nowhere");
+    let deep = dir.path().join("x".repeat(80));
+    std::fs::create_dir(&deep).unwrap();
+    assert_finding(&machine::check_sockets(&at, &[deep]), State::Problem, "107");
+    assert_finding(&machine::check_sockets(&at, &["/tmp".into()]), State::Ok, "/tmp/supervisor-");
+}
+
+#[test]
+fn machine_that_has_too_little_is_told_of() {
+    let few = Some(Inotify { instances: 128, watches: 10 });
+    assert_finding(&machine::check_watches(9, few), State::Note, "10 watches");
+    let alone = Some(Inotify { instances: 1, watches: 65_536 });
+    assert_finding(&machine::check_watches(9, alone), State::Note, "1 inotify");
+    assert_finding(&machine::check_watches(9, None), State::Note, "no inotify");
+    assert_finding(&machine::check_disk(Some(100 << 20)), State::Problem, "100 MiB");
+    assert_finding(&machine::check_disk(Some(1 << 30)), State::Note, "1.0 GiB");
+    assert_finding(&machine::check_disk(Some(9 << 30)), State::Ok, "9.0 GiB");
+    assert_finding(&machine::check_memory(8, Some(100 << 20)), State::Problem, "not even one");
+    assert_finding(&machine::check_memory(8, Some(1 << 30)), State::Note, "4 agents fit");
+    assert_finding(&machine::check_memory(8, Some(4 << 30)), State::Ok, "8 agents");
+    assert_finding(&machine::check_clock(UNIX_EPOCH), State::Problem, "before 2026");
+    assert_finding(&machine::check_open_files(Some(256)), State::Note, "256");
+}
+
+#[test]
+fn every_problem_has_its_cure_below_it() {
+    let findings = [
+        Finding::ok("configuration", "valid"),
+        Finding::note("key", "none: the model is a rehearsal", "export ANTHROPIC_API_KEY=…"),
+        Finding::problem("engine", "no engine answers:\nrefused", "Start Docker."),
+    ];
+    let text = anstream::adapter::strip_str(&render(&findings)).to_string();
+    insta::assert_snapshot!(text, @"
+    ok       configuration  valid
+    note     key            none: the model is a rehearsal
+                            export ANTHROPIC_API_KEY=…
+    problem  engine         no engine answers:
+                            refused
+                            Start Docker.
+    ");
+}

@@ -1,0 +1,355 @@
+//! What becomes of attempts: retries, deadlines, engines and replicas that go away.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use protocol::{Event, FailureKind, Status, TaskError};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::dispatch::Dispatcher;
+use crate::runtime::fake::FakeRuntime;
+use crate::runtime::{Exit, RuntimeError};
+use crate::testing::{Job, World, lost, until};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn finish(job: &Job) {
+    job.hand_in(&job.done(&[]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_attempt_is_retried_before_dependents_start() {
+    let world = World::new(async |job: Job| {
+        sleep(MINUTE).await;
+        if job.name() == "build.1" {
+            job.hand_in(&job.failed(TaskError::new(FailureKind::Server, "it said 500")));
+        } else {
+            finish(&job);
+        }
+        None
+    });
+    let daemon = world.up().await;
+    let test = json!({"task_id": "test", "worker": "marie", "description": "x", "dependencies": ["build"]});
+    daemon.add(test).await.unwrap();
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+
+    assert_eq!(daemon.ended(["build", "test"]).await, [Status::Complete, Status::Complete]);
+
+    assert_eq!(world.begun(), ["build.1 on marie-1", "build.2 on marie-1", "test.1 on marie-1"]);
+    assert_eq!(world.failures("build"), [(1, "server".to_owned(), true)]);
+    // One replica served all three: nothing was started anew.
+    assert_eq!(world.engine.calls(), ["ensure marie-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn chain_that_is_dropped_in_reverse_order_runs_in_order() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    let chain = [("d", "c", "marie"), ("c", "b", "emma"), ("b", "a", "marie"), ("a", "", "emma")];
+    for (task, dependency, worker) in chain {
+        let dependencies: Vec<_> = Some(dependency).filter(|d| !d.is_empty()).into_iter().collect();
+        let task = json!({
+            "task_id": task, "worker": worker, "description": "x", "dependencies": dependencies,
+        });
+        daemon.add(task).await.unwrap();
+    }
+    assert_eq!(daemon.ended(["a", "b", "c", "d"]).await, [Status::Complete; 4]);
+    let order: Vec<_> = world.begun().iter().map(|line| line[..1].to_owned()).collect();
+    assert_eq!(order, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_sees_the_results_of_what_it_depends_on() {
+    let world = World::new(async |job: Job| {
+        if job.name() == "test.1" {
+            let inputs = job.folder.join("inputs/build");
+            let report = std::fs::read_to_string(inputs.join("artifacts/notes/report.md")).unwrap();
+            let result = std::fs::read_to_string(inputs.join("result.json")).unwrap();
+            assert!(result.contains("build is done") && !result.contains("\"token\""), "{result}");
+            job.leave("seen.md", &report);
+            job.hand_in(&job.done(&["seen.md"]));
+        } else {
+            job.leave("notes/report.md", "it builds");
+            job.hand_in(&job.done(&["notes/report.md"]));
+        }
+        None
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    let test = json!({"task_id": "test", "worker": "emma", "description": "x", "dependencies": ["build"]});
+    daemon.add(test).await.unwrap();
+    assert_eq!(daemon.ended(["test"]).await, [Status::Complete]);
+    until("it is published", async || world.artifact("emma", "test", "seen.md")).await;
+    assert_eq!(world.artifact("emma", "test", "seen.md").unwrap(), "it builds");
+    let result = world.result("emma", "test").unwrap();
+    assert_eq!(result.artifacts, ["results/emma/test/seen.md"]);
+    assert!(!world.task_file("emma", "test").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_away_for_ten_minutes_costs_nothing_but_time() {
+    let world = World::of_diligent_workers();
+    world.engine.set_away(true);
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    let start = Instant::now();
+    until("it is said", async || {
+        let notices = daemon.notices().await;
+        notices.into_iter().find(|n| n.starts_with("marie-1 waits: cannot reach the container engine"))
+    })
+    .await;
+    assert_eq!(daemon.reason("build").await, "is handed to marie-1");
+    sleep(10 * MINUTE).await;
+    assert_eq!(daemon.view("build").await.attempt.map(|a| a.get()), Some(1));
+    world.engine.set_away(false);
+
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+    assert!(start.elapsed() < 11 * MINUTE);
+    assert_eq!(world.failures("build"), []);
+    assert_eq!(daemon.notices().await, [""; 0]);
+    assert_eq!(world.begun(), ["build.1 on marie-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn engine_that_restarts_while_an_attempt_runs_is_waited_for_and_said_as_long_as_it_is_away() {
+    let world = World::new(async |job: Job| {
+        sleep(MINUTE * 4 / 5).await;
+        finish(&job);
+        None
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.says("build", "attempt 1 on marie-1").await;
+    world.engine.set_away(true);
+    until("it is said", async || daemon.notices().await.pop()).await;
+    world.engine.set_away(false);
+    // Long before the attempt ends.
+    until("it is over", async || daemon.notices().await.is_empty().then_some(())).await;
+    assert_eq!(daemon.reason("build").await, "attempt 1 on marie-1");
+
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+    assert_eq!(world.engine.calls(), ["ensure marie-1"]);
+    assert_eq!(world.failures("build"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_fails_with_its_hint() {
+    let world = World::of_diligent_workers();
+    for _ in 0..10 {
+        let error = RuntimeError::ImageMissing { image: "worker:1".to_owned() };
+        world.engine.replicas.fail_ensure(&"marie-1".parse().unwrap(), error);
+    }
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    assert_eq!(daemon.ended(["build"]).await, [Status::Failed]);
+    until("it is published", async || world.result("marie", "build")).await;
+    let error = world.result("marie", "build").unwrap().error.unwrap();
+    assert!(error.message.contains("image `worker:1` is not on this host"), "{error}");
+    assert_eq!(error.hint.as_deref(), Some("Build it with `make image`."));
+    assert_eq!(world.begun(), [""; 0]);
+    assert!(world.engine.calls().len() <= 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_that_hangs_is_interrupted_at_its_deadline_then_its_replica_is_stopped_then_it_is_tried_again()
+ {
+    let asked = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&asked);
+    let world = World::new(move |job: Job| {
+        let told = Arc::clone(&told);
+        async move {
+            if job.attempt() == 1 {
+                let reason = job.cancelled().await;
+                assert!(reason.contains("timeout"), "{reason}");
+                told.store(true, Ordering::Relaxed);
+                pending::<()>().await;
+            }
+            finish(&job);
+            None
+        }
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    let start = Instant::now();
+    daemon.says("build", "attempt 1 on").await;
+    daemon.says("build", "is being stopped").await;
+    // The timeout of the worker, and the margin in which it would have stopped by itself.
+    assert!(start.elapsed() >= Duration::from_secs(90), "{:?}", start.elapsed());
+    assert_eq!(world.engine.calls(), ["ensure marie-1"]);
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+
+    assert!(asked.load(Ordering::Relaxed));
+    assert_eq!(world.engine.calls(), ["ensure marie-1", "stop marie-1", "ensure marie-1"]);
+    assert_eq!(world.begun(), ["build.1 on marie-1", "build.2 on marie-1"]);
+    assert_eq!(world.failures("build"), [(1, "timeout".to_owned(), true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_attempt_is_asked_to_stop_and_its_replica_serves_the_next_task() {
+    let world = World::new(async |job: Job| {
+        if job.name() == "build.1" {
+            job.cancelled().await;
+            let error = TaskError::new(FailureKind::Cancelled, "asked to");
+            job.hand_in(&protocol::TaskResult { status: Status::Cancelled, ..job.failed(error) });
+        } else {
+            finish(&job);
+        }
+        None
+    });
+    let daemon = world.up().await;
+    for task in ["build", "test"] {
+        daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
+    }
+    daemon.says("build", "attempt 1 on").await;
+    let target = scheduler::Target::Task("build".parse().unwrap());
+    daemon.ask(move |d| d.request(scheduler::Input::Cancel(target))).await.unwrap();
+    assert_eq!(daemon.ended(["build", "test"]).await, [Status::Cancelled, Status::Complete]);
+    assert_eq!(world.engine.calls(), ["ensure marie-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replica_that_dies_after_handing_in_its_result_loses_nothing() {
+    let world = World::new(async |job: Job| {
+        job.leave("report.md", "all is well");
+        job.hand_in(&job.done(&["report.md"]));
+        Some(lost())
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+    until("it is published", async || world.artifact("marie", "build", "report.md")).await;
+    assert_eq!(world.begun(), ["build.1 on marie-1"]);
+    assert_eq!(world.failures("build"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replica_that_dies_before_its_result_is_made_anew_and_that_is_not_counted() {
+    let world = World::new(async |job: Job| {
+        sleep(MINUTE / 2).await;
+        if job.attempt() <= 3 {
+            return Some(lost());
+        }
+        finish(&job);
+        None
+    });
+    let daemon = world.up().await;
+    let task = json!({"task_id": "build", "worker": "marie", "description": "x", "retries": 0});
+    daemon.add(task).await.unwrap();
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+    let lost = |n| (n, "worker_lost".to_owned(), false);
+    assert_eq!(world.failures("build"), [lost(1), lost(2), lost(3)]);
+    let one = ["ensure marie-1", "stop marie-1"];
+    assert_eq!(world.engine.calls(), [one[0], one[1], one[0], one[1], one[0], one[1], one[0]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn out_of_memory_is_retried_once() {
+    let world = World::new(async |_: Job| Some(Exit { oom: true, ..lost() }));
+    let daemon = world.up().await;
+    let task = json!({"task_id": "build", "worker": "marie", "description": "x", "retries": 9});
+    daemon.add(task).await.unwrap();
+    assert_eq!(daemon.ended(["build"]).await, [Status::Failed]);
+    until("it is published", async || world.result("marie", "build")).await;
+    let oom = |n| (n, "oom".to_owned(), true);
+    assert_eq!(world.failures("build"), [oom(1), oom(2)]);
+    let hint = world.result("marie", "build").unwrap().error.unwrap().hint.unwrap();
+    assert!(hint.contains("resources.memory_mib"), "{hint}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replica_that_ends_after_each_attempt_never_has_one_that_is_over() {
+    let at_once = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&at_once);
+    let world = World::new(move |job: Job| {
+        let seen = Arc::clone(&seen);
+        async move {
+            assert_eq!(seen.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+            sleep(Duration::from_millis(10)).await;
+            finish(&job);
+            seen.fetch_sub(1, Ordering::SeqCst);
+            Some(lost())
+        }
+    });
+    let daemon = world.up().await;
+    let tasks = ["a", "b", "c", "d", "e", "f"];
+    for task in tasks {
+        daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
+    }
+    assert_eq!(daemon.ended(tasks).await, [Status::Complete; 6]);
+    // An attempt that was given to a replica just as that ended was never begun.
+    let first: Vec<_> = world.begun();
+    assert_eq!(first.len(), tasks.len(), "{first:?}\n{:#?}", world.events());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeper_that_panics_ends_in_a_stop_and_another_attempt() {
+    let world = World::with_runtime(FakeRuntime::unused());
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    // Each attempt panics: after a few of them the task fails, and nothing hangs.
+    assert_eq!(daemon.ended(["build"]).await, [Status::Failed]);
+    until("it is published", async || world.result("marie", "build")).await;
+    let error = world.result("marie", "build").unwrap().error.unwrap();
+    assert!(error.message.contains("marie-1 was stopped"), "{error}");
+    let calls = world.engine.calls();
+    assert_eq!(calls[..3], ["ensure marie-1", "stop marie-1", "ensure marie-1"], "{calls:?}");
+    assert!(calls.last().is_some_and(|call| call == "stop marie-1"), "{calls:?}");
+    assert!(world.failures("build").iter().all(|(_, kind, counted)| kind == "worker_lost" && !counted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_lets_what_runs_end_and_starts_nothing_new() {
+    let world = World::new(async |job: Job| {
+        sleep(MINUTE / 2).await;
+        finish(&job);
+        None
+    });
+    let daemon = world.up().await;
+    for task in ["a", "b"] {
+        daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
+    }
+    daemon.says("a", "attempt 1 on").await;
+    daemon.ask(Dispatcher::drain).await;
+    daemon.work.await.unwrap().unwrap();
+    assert_eq!(world.begun(), ["a.1 on marie-1"]);
+    assert_eq!(world.result("marie", "a").unwrap().status, Status::Complete);
+    assert!(world.task_file("marie", "b").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_of_an_idle_daemon_ends_it_at_once() {
+    let world = World::with_runtime(FakeRuntime::unused());
+    let daemon = world.up().await;
+    daemon.ask(Dispatcher::drain).await;
+    daemon.work.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn folders_of_a_replica_that_somebody_removed_are_made_again() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.ended(["a"]).await;
+    for folder in [world.installation.results(), world.installation.root().join("tasks")] {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    daemon.add(json!({"task_id": "b", "worker": "marie", "description": "x"})).await.unwrap();
+    assert_eq!(daemon.ended(["b"]).await, [Status::Complete]);
+    until("it is published", async || world.artifact("marie", "b", "report.md")).await;
+    // What was mounted from the folders that are gone was of no use any more.
+    assert_eq!(world.engine.calls(), ["ensure marie-1", "stop marie-1", "ensure marie-1"]);
+    until("all is well", async || daemon.notices().await.is_empty().then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn started_attempt_is_journaled_once() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.ended(["a"]).await;
+    let started = world.events().iter().filter(|e| matches!(e, Event::AttemptStarted { .. })).count();
+    assert_eq!(started, 1);
+}

@@ -1,0 +1,326 @@
+//! What a worker may hand in, and what may not come of it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::{Status, TaskResult, Token};
+use rustix::fs::{CWD, FileType, Mode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::testing::{Job, World, until};
+
+/// Hands in something that can't be used in the first attempt, does it right in the second, and
+/// returns why the first did not count.
+async fn refused(hand_in: impl Fn(&Job) + Send + Sync + 'static) -> String {
+    let hand_in = std::sync::Arc::new(hand_in);
+    let world = World::new(move |job: Job| {
+        let hand_in = std::sync::Arc::clone(&hand_in);
+        async move {
+            if job.attempt() == 1 {
+                hand_in(&job);
+            } else {
+                job.leave("report.md", "right");
+                job.hand_in(&job.done(&["report.md"]));
+            }
+            None
+        }
+    });
+    let daemon = world.up().await;
+    let start = Instant::now();
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+    // It is said at once, and not found out by a timeout.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    until("it is published", async || world.artifact("marie", "build", "report.md")).await;
+    assert_eq!(world.failures("build"), [(1, "bad_output".to_owned(), true)]);
+    let folder = world.installation.artifacts(&"marie".parse().unwrap(), &"build".parse().unwrap());
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "only what was accepted is published");
+    let journal = world.installation.journal(protocol::RunId::Adhoc);
+    let journal = fs::read_to_string(journal).unwrap();
+    assert!(!journal.contains("a secret"), "nothing outside is read");
+    let failed = world.events().into_iter().find_map(|event| match event {
+        protocol::Event::AttemptFailed { error, .. } => Some(error.message),
+        _ => None,
+    });
+    failed.unwrap().strip_prefix("the result can't be used: ").unwrap().to_owned()
+}
+
+fn edited(job: &Job, edit: impl FnOnce(&mut TaskResult)) {
+    let mut report = job.done(&[]);
+    edit(&mut report);
+    job.hand_in(&report);
+}
+
+fn fifo(path: &Path) {
+    rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_with_a_wrong_token_is_refused() {
+    let why = refused(|job| edited(job, |r| r.token = Some(Token::from_random(1, 2)))).await;
+    assert_eq!(why, "its token is not the attempt's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_without_a_token_is_refused() {
+    assert_eq!(
+        refused(|job| edited(job, |r| r.token = None)).await,
+        "its token is not the attempt's"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_of_another_attempt_is_refused() {
+    assert_eq!(refused(|job| edited(job, |r| r.attempt = 7)).await, "it is about another attempt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_for_another_task_run_or_worker_is_refused_whatever_its_status() {
+    let about = "it is about another task";
+    assert_eq!(refused(|job| edited(job, |r| r.task_id = "other".parse().unwrap())).await, about);
+    assert_eq!(refused(|job| edited(job, |r| r.worker = "emma".parse().unwrap())).await, about);
+    let run = "0199a3c4-5a3c-7000-8000-000000000000";
+    assert_eq!(refused(move |job| edited(job, |r| r.run = run.parse().unwrap())).await, about);
+    let failed = |r: &mut TaskResult| {
+        r.status = Status::Failed;
+        r.task_id = "other".parse().unwrap();
+    };
+    assert_eq!(refused(move |job| edited(job, failed)).await, about);
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_that_is_not_of_the_format_is_refused_with_its_place() {
+    assert_eq!(refused(|job| job.hand_in_bytes(b"{\xff}")).await, "byte 1 is not UTF-8 text");
+    assert_eq!(refused(|job| job.hand_in_bytes(b"")).await, "line 1: the JSON ends too early");
+    let with = |name: &'static str, value: Value| {
+        move |job: &Job| {
+            let mut report = serde_json::to_value(job.done(&[])).unwrap();
+            report[name] = value.clone();
+            job.hand_in_bytes(report.to_string().as_bytes());
+        }
+    };
+    let why = refused(with("sumary", json!("x"))).await;
+    assert!(why.contains("field `sumary`: it is not known here"), "{why}");
+    let why = refused(with("status", json!("great"))).await;
+    assert!(why.contains("field `status`"), "{why}");
+    let why = refused(with("task_id", json!("../../x"))).await;
+    assert!(why.contains("field `task_id`: '.' is not allowed at position 0"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_that_is_too_large_is_refused() {
+    let large = |job: &Job| edited(job, |r| r.summary = "x".repeat(1 << 20));
+    let why = refused(large).await;
+    assert!(why.contains("at most 1048576 are allowed"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_that_is_a_pipe_a_link_or_a_folder_is_refused_and_nobody_waits_for_it() {
+    let why = refused(|job| fifo(&job.result_file())).await;
+    assert_eq!(why, "`build.1.json` is not a regular file");
+    let why = refused(|job| {
+        let secret = job.spec.workspace.join("secret.json");
+        protocol::atomic_file::replace(&secret, b"a secret", protocol::atomic_file::Durability::Volatile)
+            .unwrap();
+        symlink(secret, job.result_file()).unwrap();
+    })
+    .await;
+    assert_eq!(why, "`build.1.json` leads out of its folder or through a link");
+    let why = refused(|job| fs::create_dir(job.result_file()).unwrap()).await;
+    assert_eq!(why, "`build.1.json` is not a regular file");
+}
+
+#[tokio::test(start_paused = true)]
+async fn artifact_that_is_named_and_missing_is_refused() {
+    let why = refused(|job| job.hand_in(&job.done(&["notes.md"]))).await;
+    assert_eq!(why, "it names the artifact `notes.md`, which is not there");
+    let why = refused(|job| job.hand_in(&job.done(&["../../../../workspaces/marie/worker.toml"]))).await;
+    assert!(why.ends_with("which is not there"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn artifact_that_is_a_link_or_a_pipe_is_refused_and_nothing_outside_is_read() {
+    let secret = |job: &Job| {
+        let secret = job.spec.workspace.join("secret");
+        protocol::atomic_file::replace(&secret, b"a secret", protocol::atomic_file::Durability::Volatile)
+            .unwrap();
+        job.leave("a.md", "fine");
+        secret
+    };
+    let why = refused(move |job| {
+        symlink(secret(job), job.artifact("report.md")).unwrap();
+        job.hand_in(&job.done(&["report.md"]));
+    })
+    .await;
+    assert_eq!(why, "`report.md` leads out of its folder or through a link");
+    // Also one that the report does not name, and a folder.
+    let why = refused(move |job| {
+        symlink(secret(job).parent().unwrap(), job.artifact("workspace")).unwrap();
+        job.hand_in(&job.done(&["a.md"]));
+    })
+    .await;
+    assert_eq!(why, "`workspace` leads out of its folder or through a link");
+    let why = refused(move |job| {
+        job.leave("a.md", "fine");
+        fifo(&job.artifact("report.md"));
+        job.hand_in(&job.done(&["report.md"]));
+    })
+    .await;
+    assert_eq!(why, "`report.md` is not a regular file");
+    // The folder of the artifacts itself, and the attempt's.
+    let why = refused(|job| {
+        fs::create_dir_all(job.left()).unwrap();
+        symlink(&job.spec.workspace, job.left().join("artifacts")).unwrap();
+        job.hand_in(&job.done(&["worker.toml"]));
+    })
+    .await;
+    assert!(why.contains("leads out of its folder or through a link"), "{why}");
+    let why = refused(|job| {
+        symlink(&job.spec.workspace, job.left()).unwrap();
+        job.hand_in(&job.done(&["worker.toml"]));
+    })
+    .await;
+    assert!(why.contains("leads out of its folder or through a link"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_of_an_attempt_that_is_over_counts_for_nothing() {
+    let world = World::new(async |job: Job| {
+        if job.name() == "a.1" {
+            job.cancelled().await;
+            // Too late: its deadline is past, and it is being stopped.
+            std::future::pending::<()>().await;
+        }
+        if job.name() == "a.2" {
+            // The first attempt's words, and another task's.
+            let old = TaskResult { attempt: 1, summary: "old".to_owned(), ..job.done(&[]) };
+            let bytes = serde_json::to_vec(&old).unwrap();
+            for name in ["a.1.json", "b.1.json", "a.3.json", "x.json", ".hidden"] {
+                let path = job.spec.results.join(name);
+                protocol::atomic_file::replace(&path, &bytes, protocol::atomic_file::Durability::Volatile)
+                    .unwrap();
+            }
+            sleep(Duration::from_secs(10)).await;
+        }
+        job.hand_in(&job.done(&[]));
+        None
+    });
+    let daemon = world.up().await;
+    for task in ["a", "b"] {
+        daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
+    }
+    assert_eq!(daemon.ended(["a", "b"]).await, [Status::Complete; 2]);
+    until("it is published", async || world.result("marie", "b")).await;
+    assert_eq!(world.result("marie", "a").unwrap().summary, "a is done");
+    assert_eq!(world.result("marie", "b").unwrap().summary, "b is done");
+    assert_eq!(world.failures("b"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn artifacts_are_published_beside_the_result_which_names_them() {
+    let world = World::new(async |job: Job| {
+        job.leave("report.md", "all is well");
+        job.leave("data/table.csv", "a,b");
+        job.hand_in(&job.done(&["report.md"]));
+        None
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.ended(["build"]).await;
+    let result = until("it is published", async || world.result("marie", "build")).await;
+    let names = ["results/marie/build/data/table.csv", "results/marie/build/report.md"];
+    assert_eq!(result.artifacts, names);
+    for name in names {
+        assert!(world.installation.root().join(name).is_file(), "{name}");
+    }
+    assert_eq!((result.attempt, result.token), (1, None));
+    until("the file of the task is gone", async || {
+        (!world.task_file("marie", "build").exists()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_that_edits_its_artifacts_after_acceptance_changes_nothing_that_was_published() {
+    let world = World::new(async |job: Job| {
+        job.leave("report.md", "honest");
+        let path = job.artifact("report.md");
+        let mut open = fs::File::options().append(true).open(&path).unwrap();
+        job.hand_in(&job.done(&["report.md"]));
+        // The slot is cleared when the result was taken in.
+        until("it is taken in", async || (!job.folder.exists()).then_some(())).await;
+        std::io::Write::write_all(&mut open, b", or not").unwrap();
+        job.leave("report.md", "forged");
+        job.hand_in(&TaskResult { summary: "forged".to_owned(), ..job.done(&["report.md"]) });
+        None
+    });
+    let daemon = world.up().await;
+    for task in ["a", "b"] {
+        daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
+    }
+    daemon.ended(["a", "b"]).await;
+    until("it is published", async || world.artifact("marie", "b", "report.md")).await;
+    for task in ["a", "b"] {
+        assert_eq!(world.artifact("marie", task, "report.md").unwrap(), "honest");
+        assert_eq!(world.result("marie", task).unwrap().summary, format!("{task} is done"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn transcript_is_kept_and_one_behind_a_link_stays_where_it_is() {
+    let world = World::new(async |job: Job| {
+        let other = job.spec.workspace.join("transcript.jsonl");
+        if job.name() == "good.1" {
+            fs::create_dir_all(job.left()).unwrap();
+            fs::File::create(job.left().join("transcript.jsonl")).unwrap();
+        } else {
+            fs::File::create(other).unwrap();
+            symlink(&job.spec.workspace, job.left()).unwrap();
+        }
+        job.hand_in(&job.done(&[]));
+        None
+    });
+    let daemon = world.up().await;
+    let task = |id: &str| json!({"task_id": id, "worker": "marie", "description": "x", "retries": 0});
+    daemon.add(task("good")).await.unwrap();
+    daemon.add(task("evil")).await.unwrap();
+    assert_eq!(daemon.ended(["good", "evil"]).await, [Status::Complete, Status::Failed]);
+    let kept = |task: &str| {
+        let attempt = protocol::Attempt::FIRST;
+        let folder = world.installation.attempt(protocol::RunId::Adhoc, &task.parse().unwrap(), attempt);
+        folder.join("transcript.jsonl").exists()
+    };
+    until("it is kept", async || kept("good").then_some(())).await;
+    daemon.add(task("next")).await.unwrap();
+    daemon.ended(["next"]).await;
+    assert!(!kept("evil"));
+    assert!(world.installation.workspace(&"marie".parse().unwrap()).join("transcript.jsonl").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_that_can_not_be_taken_in_is_waited_for_even_when_its_replica_is_gone() {
+    let world = World::new(async |job: Job| {
+        job.leave("report.md", "all is well");
+        job.hand_in(&job.done(&["report.md"]));
+        Some(crate::testing::lost())
+    });
+    // Where artifacts are copied to there is no room for them.
+    let in_the_way = world.installation.runs().join("adhoc/attempts");
+    let daemon = world.up().await;
+    until("the journal is there", async || in_the_way.parent()?.exists().then_some(())).await;
+    fs::File::create(&in_the_way).unwrap();
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    until("it is said", async || {
+        daemon.notices().await.into_iter().find(|n| n.starts_with("can't take in a result of marie-1"))
+    })
+    .await;
+    sleep(Duration::from_secs(30)).await;
+    fs::remove_file(&in_the_way).unwrap();
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+    until("it is published", async || world.artifact("marie", "build", "report.md")).await;
+    assert_eq!(world.begun(), ["build.1 on marie-1"]);
+    until("it is over", async || daemon.notices().await.is_empty().then_some(())).await;
+}

@@ -1,0 +1,231 @@
+//! A daemon after another: what the journal and the folders say is gone on with.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use protocol::{Attempt, RunId, Status};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::testing::{Job, World, until};
+
+async fn until_set(flag: &AtomicBool) {
+    until("the test goes on", async || flag.load(Ordering::Relaxed).then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_is_not_done_again() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.ended(["a"]).await;
+    until("it is published", async || world.result("marie", "a")).await;
+    let before = fs::read(world.installation.journal(RunId::Adhoc)).unwrap();
+    daemon.kill().await;
+
+    let daemon = world.up().await;
+    assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
+    let b = json!({"task_id": "b", "worker": "marie", "description": "x", "dependencies": ["a"]});
+    daemon.add(b).await.unwrap();
+    assert_eq!(daemon.ended(["b"]).await, [Status::Complete]);
+    assert_eq!(world.begun(), ["a.1 on marie-1", "b.1 on marie-1"]);
+    let after = fs::read(world.installation.journal(RunId::Adhoc)).unwrap();
+    assert!(after.starts_with(&before), "a journal only grows");
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_attempt_is_adopted() {
+    let go = Arc::new(AtomicBool::new(false));
+    let wait = Arc::clone(&go);
+    let world = World::new(move |job: Job| {
+        let wait = Arc::clone(&wait);
+        async move {
+            until_set(&wait).await;
+            job.leave("report.md", "all is well");
+            job.hand_in(&job.done(&["report.md"]));
+            None
+        }
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.says("a", "attempt 1 on marie-1").await;
+    until("it is begun", async || world.begun().pop()).await;
+    daemon.kill().await;
+
+    let daemon = world.up().await;
+    daemon.says("a", "attempt 1 on marie-1").await;
+    until("it is adopted", async || (world.engine.calls().len() == 2).then_some(())).await;
+    go.store(true, Ordering::Relaxed);
+    assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
+    until("it is published", async || world.artifact("marie", "a", "report.md")).await;
+    // Asked for twice, begun once.
+    assert_eq!(world.engine.calls(), ["ensure marie-1", "ensure marie-1"]);
+    assert_eq!(world.begun(), ["a.1 on marie-1"]);
+    assert_eq!(world.failures("a"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_that_was_written_while_the_daemon_was_away_is_taken_in() {
+    let go = Arc::new(AtomicBool::new(false));
+    let wait = Arc::clone(&go);
+    let world = World::new(move |job: Job| {
+        let wait = Arc::clone(&wait);
+        async move {
+            until_set(&wait).await;
+            job.leave("report.md", "all is well");
+            job.hand_in(&job.done(&["report.md"]));
+            Some(crate::testing::lost())
+        }
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    until("it is begun", async || world.begun().pop()).await;
+    daemon.kill().await;
+    go.store(true, Ordering::Relaxed);
+    let slot = world.installation.result_slot(&"marie".parse().unwrap(), &"marie-1".parse().unwrap());
+    until("it is handed in", async || slot.join("a.1.json").exists().then_some(())).await;
+
+    let daemon = world.up().await;
+    assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
+    until("it is published", async || world.artifact("marie", "a", "report.md")).await;
+    // Nothing had to run for it.
+    assert_eq!(world.engine.calls(), ["ensure marie-1"]);
+    assert_eq!(world.begun(), ["a.1 on marie-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadline_of_an_adopted_attempt_counts_from_its_start() {
+    let world = World::new(async |job: Job| {
+        if job.attempt() == 1 {
+            std::future::pending::<()>().await;
+        }
+        job.hand_in(&job.done(&[]));
+        None
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.says("a", "attempt 1 on marie-1").await;
+    sleep(Duration::from_secs(80)).await;
+    // The journal's time stands still while no daemon runs, since the wall's clock does here.
+    let note = daemon.add(json!({"task_id": "b", "worker": "emma", "description": "x"})).await;
+    note.unwrap();
+    daemon.kill().await;
+    let daemon = world.up().await;
+    let start = tokio::time::Instant::now();
+    daemon.says("a", "is being stopped").await;
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn publication_that_was_cut_off_is_made_good() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    for task in ["a", "b"] {
+        daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
+        daemon.ended([task]).await;
+        until("it is published", async || world.result("marie", task)).await;
+    }
+    daemon.kill().await;
+    // As it is right after the journal was synced: artifacts in safety, nothing shown.
+    let installation = &world.installation;
+    let marie = "marie".parse().unwrap();
+    for task in ["a", "b"] {
+        let id = task.parse().unwrap();
+        let safe = installation.attempt(RunId::Adhoc, &id, Attempt::FIRST);
+        fs::create_dir_all(&safe).unwrap();
+        let artifacts = installation.artifacts(&marie, &id);
+        let volatile = protocol::atomic_file::Durability::Volatile;
+        protocol::atomic_file::move_to(&artifacts, &safe.join("artifacts"), volatile).unwrap();
+        fs::remove_file(installation.result_file(&marie, &id)).unwrap();
+    }
+
+    let daemon = world.up().await;
+    for task in ["a", "b"] {
+        until("it is published", async || world.result("marie", task)).await;
+        assert_eq!(world.artifact("marie", task, "report.md").unwrap(), "all is well");
+    }
+    assert_eq!(world.begun().len(), 2);
+    assert_eq!(daemon.notices().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_of_tasks_are_shown_again() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    let task = json!({"task_id": "a", "worker": "marie", "description": "x", "dependencies": ["later"]});
+    daemon.add(task).await.unwrap();
+    let file = world.task_file("marie", "a");
+    until("it is shown", async || fs::read(&file).ok()).await;
+    let before = fs::read(&file).unwrap();
+    daemon.kill().await;
+    fs::remove_dir_all(file.parent().unwrap()).unwrap();
+
+    let daemon = world.up().await;
+    until("it is shown again", async || fs::read(&file).ok()).await;
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert_eq!(daemon.reason("a").await, "waits for later (not here yet)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn figures_of_a_run_that_ended_anew_are_written_again_when_that_was_cut_off() {
+    let world = World::new(async |job: Job| {
+        let fails = job.assignment.task.id.as_str().ends_with(".a") && job.attempt() == 1;
+        if fails {
+            job.hand_in(&job.failed(protocol::TaskError::new(protocol::FailureKind::Refused, "no")));
+        } else {
+            job.hand_in(&protocol::TaskResult { report: Some("# Done".to_owned()), ..job.done(&[]) });
+        }
+        None
+    });
+    let daemon = world.up().await;
+    let plan = json!({"tasks": [
+        {"id": "a", "worker": "marie", "description": "x"},
+        {"id": "b", "worker": "marie", "description": "x"},
+    ]});
+    let submitted = crate::api::types::SubmitRun {
+        plan: Some(serde_json::from_value(plan).unwrap()),
+        ..Default::default()
+    };
+    let opened = daemon.ask(move |d| crate::admit::run(d, submitted)).await.unwrap();
+    let summary = world.installation.summary(opened.run);
+    until("the run has ended", async || summary.exists().then_some(())).await;
+    let partial = fs::read(&summary).unwrap();
+    assert!(String::from_utf8_lossy(&partial).contains("\"partial\""));
+    let target = scheduler::Target::Run(opened.run);
+    daemon.ask(move |d| d.request(scheduler::Input::Retry(target))).await.unwrap();
+    let complete = until("it is complete", async || {
+        fs::read(&summary).ok().filter(|text| String::from_utf8_lossy(text).contains("\"state\": \"complete\""))
+    })
+    .await;
+    daemon.kill().await;
+    // As it is when the last write did not come.
+    let volatile = protocol::atomic_file::Durability::Volatile;
+    protocol::atomic_file::replace(&summary, &partial, volatile).unwrap();
+
+    let _daemon = world.up().await;
+    until("it is written again", async || (fs::read(&summary).ok()? == complete).then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_whose_replica_died_while_the_daemon_was_away_is_made_again_under_its_own_number() {
+    let world = World::new(async |job: Job| {
+        if job.spec.replica.as_str() == "marie-1" && job.attempt() == 1 && !job.left().exists() {
+            fs::create_dir_all(job.left()).unwrap();
+            std::future::pending::<()>().await;
+        }
+        job.hand_in(&job.done(&[]));
+        None
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    until("it is begun", async || world.begun().pop()).await;
+    daemon.kill().await;
+    world.engine.replicas.end(&"marie-1".parse().unwrap(), crate::testing::lost());
+
+    let daemon = world.up().await;
+    assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
+    assert_eq!(world.begun(), ["a.1 on marie-1", "a.1 on marie-1"]);
+}

@@ -1,0 +1,81 @@
+//! A container engine that can be away.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use protocol::ReplicaId;
+use tokio::sync::watch;
+
+use crate::runtime::fake::FakeRuntime;
+use crate::runtime::{Exit, Found, ReplicaSpec, Runtime, RuntimeError};
+
+/// A [`FakeRuntime`] whose engine can be away: its replicas go on meanwhile, and every call fails.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) replicas: FakeRuntime,
+    away: watch::Sender<bool>,
+}
+
+impl Engine {
+    pub(crate) fn new(replicas: FakeRuntime) -> Self {
+        Self { replicas, away: watch::Sender::new(false) }
+    }
+
+    /// Makes the engine go away or come back.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.away.send_replace(away);
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.replicas.calls()
+    }
+
+    fn reach(&self) -> Result<(), RuntimeError> {
+        if *self.away.borrow() {
+            return Err(RuntimeError::Unreachable {
+                endpoint: "unix:///run/docker.sock".to_owned(),
+                source: "connection refused".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Runtime for Engine {
+    fn name(&self) -> &'static str {
+        self.replicas.name()
+    }
+
+    async fn check(&self, images: &[String]) -> Result<(), RuntimeError> {
+        self.reach()?;
+        self.replicas.check(images).await
+    }
+
+    async fn ensure(&self, spec: &ReplicaSpec, busy: bool) -> Result<(), RuntimeError> {
+        self.reach()?;
+        self.replicas.ensure(spec, busy).await
+    }
+
+    async fn wait(&self, replica: &ReplicaId) -> Result<Exit, RuntimeError> {
+        self.reach()?;
+        let mut away = self.away.subscribe();
+        tokio::select! {
+            exit = self.replicas.wait(replica) => exit,
+            _ = away.wait_for(|away| *away) => {
+                self.reach()?;
+                Ok(Exit::unknown())
+            }
+        }
+    }
+
+    async fn stop(&self, replica: &ReplicaId, grace: Duration) -> Result<(), RuntimeError> {
+        self.reach()?;
+        self.replicas.stop(replica, grace).await
+    }
+
+    async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
+        self.reach()?;
+        self.replicas.list().await
+    }
+}
