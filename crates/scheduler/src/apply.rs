@@ -152,7 +152,7 @@ impl Scheduler {
             return;
         };
         let node = &mut self.graph[ix];
-        if true {
+        if node.rejected != node.entry.last_attempt {
             node.rejected = node.entry.last_attempt;
             node.rejections += 1;
             node.entry.feedback = reasons.to_vec();
