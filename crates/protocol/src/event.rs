@@ -11,7 +11,8 @@ use crate::{
 /// A line of a journal.
 ///
 /// In the file a line is the record as JSON, a tab, a checksum in eight hexadecimal digits, a tab,
-/// and the line's place in the batch that was written with it: `2/3`.
+/// and the line's place: `2/3@128` is the second of three lines that were written together, from
+/// byte 128 of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Event", description = "A line of a run's journal.")]
 pub struct Record {

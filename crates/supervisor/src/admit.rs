@@ -1,8 +1,7 @@
 //! Letting tasks, runs and requests about them in: what the API and the drop folders share.
 
 use protocol::{
-    PlanFault, RunId, RunMode, Task, TaskFile, TaskId, TaskKind, TaskSource, WorkerId,
-    strict,
+    PlanFault, RunId, RunMode, Task, TaskFile, TaskId, TaskKind, TaskSource, WorkerId, strict,
 };
 use scheduler::{Input, Refusal, Target};
 use serde_json::Value;
@@ -80,9 +79,10 @@ pub fn new_task(dispatcher: &mut Dispatcher, mut json: Value) -> Result<TaskAdde
     })?;
     let new = file.into_task(None).map_err(|error| bad().because(error))?;
     let task_id = new.id.clone();
+    let offset = dispatcher.committed(new.run);
     match task(dispatcher, new, TaskSource::Api) {
-        Admission::Added => Ok(TaskAdded { task_id, existed: false }),
-        Admission::Existed { .. } => Ok(TaskAdded { task_id, existed: true }),
+        Admission::Added => Ok(TaskAdded { task_id, existed: false, offset }),
+        Admission::Existed { .. } => Ok(TaskAdded { task_id, existed: true, offset: 0 }),
         Admission::Refused(failure) => Err(failure),
     }
 }
@@ -188,4 +188,3 @@ fn unknown_worker(worker: &WorkerId, nearest: Option<&str>) -> Failure {
     };
     Failure::bad_input(format!("there is no worker {worker:?}")).hint(hint)
 }
-

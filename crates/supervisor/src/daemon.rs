@@ -71,6 +71,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     let clock = Clock::starting_after(records.last().map_or(Time::ZERO, |record| record.at));
     let health = Health {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: programs::build(),
         pid: std::process::id(),
         started_at: clock.now(),
         folder: installation.root().to_string_lossy().into_owned(),
@@ -102,7 +103,13 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     drop(records);
     stop_strangers(&runtime, &workers, Duration::from_secs_f64(config.stop_grace.value)).await;
     let (shutdown, requests) = mpsc::unbounded_channel();
-    let api = Api { inbox: inbox.clone(), committed, installation: installation.clone(), health, shutdown };
+    let api = Api {
+        inbox: inbox.clone(),
+        committed,
+        installation: installation.clone(),
+        health,
+        shutdown,
+    };
     let server = serve(api, &sockets.join(API_SOCKET))?;
     let stop = CancellationToken::new();
     let mut work = tokio::spawn(dispatcher.run(messages, stop.clone()));
@@ -195,8 +202,13 @@ async fn choose_runtime(
     };
     match docker {
         Ok(docker) => Ok(Arc::new(docker)),
-        Err(error) if config.runtime.value == RuntimeChoice::Auto && rehearsal && error.is_transient() => {
-            warn!(error = &error as &dyn std::error::Error, "No container engine: using processes.");
+        Err(error)
+            if config.runtime.value == RuntimeChoice::Auto && rehearsal && error.is_transient() =>
+        {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "No container engine: using processes."
+            );
             Ok(process())
         }
         Err(error) => {
@@ -207,7 +219,9 @@ async fn choose_runtime(
                      walls, and can read what you can read.",
                 );
             }
-            Err(Failure::unavailable("no container can be started").because(error).hint(hint.trim()))
+            Err(Failure::unavailable("no container can be started")
+                .because(error)
+                .hint(hint.trim()))
         }
     }
 }
@@ -282,12 +296,9 @@ fn serve(api: Api, socket: &Path) -> Result<tokio::task::JoinHandle<()>, Failure
 }
 
 /// Waits until somebody wants an end: by a signal, or by the API.
-async fn end_request(
-    mut requests: mpsc::UnboundedReceiver<Shutdown>,
-) -> Result<Shutdown, Failure> {
-    let listen = |kind| {
-        signal(kind).map_err(|e| Failure::unavailable("signals can't be heard").because(e))
-    };
+async fn end_request(mut requests: mpsc::UnboundedReceiver<Shutdown>) -> Result<Shutdown, Failure> {
+    let listen =
+        |kind| signal(kind).map_err(|e| Failure::unavailable("signals can't be heard").because(e));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     tokio::select! {

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Attempt, Event, Input as TaskInput, ReplicaId, RunId, Task, TaskId, TaskKind, WorkerId};
 use protocol::{AgentSpec, Assignment, FailureKind, SessionPlan, Status, TaskError};
+use protocol::{
+    Attempt, Event, Input as TaskInput, ReplicaId, RunId, Task, TaskId, TaskKind, WorkerId,
+};
 use scheduler::{Command, Input, Refusal, RunEntry, Scheduler, Step};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -153,17 +155,21 @@ impl Dispatcher {
                 () = stop.cancelled() => return Ok(()),
                 _ = inbox.recv_many(&mut messages, BATCH) => {}
                 () = until(wakeup) => self.input(Input::Tick),
-                () = until(retry_at) => self.write_again(),
+                () = until(retry_at) => {}
             }
             for message in messages.drain(..) {
                 self.take(message);
             }
             self.settle()?;
-            // One that is set stays: messages that keep coming must not put it off for ever.
+            // Messages that keep coming must not put it off for ever.
+            if retry_at.is_some_and(|at| at <= Instant::now()) {
+                self.write_again();
+                retry_at = None;
+            }
             retry_at = match retry_at {
                 _ if !self.blocked && self.unwritten.is_empty() => None,
-                Some(at) if at > Instant::now() => Some(at),
-                _ => Some(Instant::now() + RETRY_AFTER),
+                Some(at) => Some(at),
+                None => Some(Instant::now() + RETRY_AFTER),
             };
             if self.draining && self.scheduler.running() == 0 {
                 return Ok(());
@@ -356,7 +362,8 @@ impl Dispatcher {
             Err(error) => {
                 let causes = failure::causes(&error).join(": ");
                 warn!(error = &error as &dyn std::error::Error, "Waiting for the journal.");
-                self.notices.insert("journal".to_owned(), format!("everything waits: {error}: {causes}"));
+                self.notices
+                    .insert("journal".to_owned(), format!("everything waits: {error}: {causes}"));
                 self.blocked = true;
                 return Ok(());
             }
@@ -410,10 +417,12 @@ impl Dispatcher {
                 }
                 _ => Ok(()),
             },
-            Unwritten::Result(task) => match self.scheduler.task(task).and_then(|e| e.result.as_ref()) {
-                Some(result) => publish::result(&self.installation, result),
-                None => Ok(()),
-            },
+            Unwritten::Result(task) => {
+                match self.scheduler.task(task).and_then(|e| e.result.as_ref()) {
+                    Some(result) => publish::result(&self.installation, result),
+                    None => Ok(()),
+                }
+            }
             Unwritten::Run(run) => {
                 match view::summary(&self.scheduler, &self.installation, *run, self.clock.now()) {
                     Some(summary) => {
@@ -522,10 +531,8 @@ impl Dispatcher {
     fn watch_results(&mut self, replica: &ReplicaId) {
         let folder = self.replicas.plan(replica, &self.workers).0.results();
         let (inbox, about) = (self.surroundings.inbox.clone(), replica.clone());
-        self.watch.add(
-            &folder,
-            Arc::new(move |_| inbox.send(Message::ResultsChanged(about.clone()))),
-        );
+        self.watch
+            .add(&folder, Arc::new(move |_| inbox.send(Message::ResultsChanged(about.clone()))));
         // From before the watch: whatever was written until now.
         if let Some(keeper) = self.keepers.get(replica) {
             keeper.look();
@@ -550,6 +557,11 @@ impl Dispatcher {
     /// Returns the scheduler, to look things up.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// Returns how many bytes of a run's journal are safe.
+    pub fn committed(&self, run: RunId) -> u64 {
+        self.journals.committed().length(run)
     }
 
     /// Returns the workers.

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use protocol::atomic_file::{self, Durability};
 use protocol::untrusted::{Folder, Refusal};
@@ -40,6 +40,9 @@ impl Mark {
     }
 }
 
+/// What identifies a folder: its number, and its birth where that is known, since numbers come again.
+type Identity = (u64, Option<SystemTime>);
+
 /// A file that is not taken yet, or that is missed.
 #[derive(Debug)]
 struct Doubt {
@@ -54,6 +57,9 @@ pub struct Drops {
     installation: Installation,
     worker: WorkerId,
     inbox: Inbox,
+    hints: mpsc::UnboundedSender<Option<String>>,
+    /// The folder that is watched: one that was removed and made again is another.
+    watched: Option<Identity>,
     /// Files that were taken, as they were then.
     taken: HashMap<String, Mark>,
     doubts: HashMap<String, Doubt>,
@@ -70,24 +76,36 @@ impl Drops {
         worker: WorkerId,
         inbox: Inbox,
     ) -> io::Result<()> {
-        let folder = installation.tasks(&worker);
         fs::create_dir_all(installation.rejected(&worker))?;
         let (hints, heard) = mpsc::unbounded_channel();
-        let look = Arc::new(move |name: Option<&str>| {
-            let _ = hints.send(name.map(str::to_owned));
-        });
-        // First the watch, then the scan: nothing falls between them.
-        let watched = folder.clone();
-        inbox.ask(move |dispatcher| dispatcher.watch(&watched, look)).await;
-        let drops = Self {
+        let mut drops = Self {
             installation,
             worker,
             inbox,
+            hints,
+            watched: None,
             taken: HashMap::new(),
             doubts: HashMap::new(),
         };
+        // First the watch, then the scan: nothing falls between them.
+        drops.watch().await;
         tokio::spawn(drops.run(heard));
         Ok(())
+    }
+
+    /// Watches the folder, unless it is the one that is watched already.
+    async fn watch(&mut self) {
+        let folder = self.installation.tasks(&self.worker);
+        let found = fs::metadata(&folder).ok().map(|meta| (meta.ino(), meta.created().ok()));
+        if found.is_none() || found == self.watched {
+            return;
+        }
+        self.watched = found;
+        let hints = self.hints.clone();
+        let look = Arc::new(move |name: Option<&str>| {
+            let _ = hints.send(name.map(str::to_owned));
+        });
+        self.inbox.ask(move |dispatcher| dispatcher.watch(&folder, look)).await;
     }
 
     async fn run(mut self, mut hints: mpsc::UnboundedReceiver<Option<String>>) {
@@ -95,6 +113,7 @@ impl Drops {
         loop {
             let doubt = self.doubts.values().map(|doubt| doubt.since + PATIENCE).min();
             tokio::select! {
+                () = self.inbox.closed() => return,
                 hint = hints.recv() => match hint {
                     Some(Some(name)) => self.look_at(&name).await,
                     Some(None) => next_look = Instant::now(),
@@ -112,6 +131,7 @@ impl Drops {
     /// Looks at everything: what is there, and what was there.
     async fn look(&mut self) {
         let folder = self.installation.tasks(&self.worker);
+        self.watch().await;
         let names = match fs::read_dir(&folder) {
             Ok(entries) => entries
                 .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -123,11 +143,14 @@ impl Drops {
                 // A folder that somebody removed is made again, and watched again.
                 if fs::create_dir_all(self.installation.rejected(&self.worker)).is_ok() {
                     self.inbox.notice(&folder.display(), None);
+                    self.watched = None;
+                    self.watch().await;
                 }
                 return;
             }
         };
-        let missed: Vec<_> = self.taken.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        let missed: Vec<_> =
+            self.taken.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in names.into_iter().chain(missed) {
             self.look_at(&name).await;
         }
@@ -202,14 +225,15 @@ impl Drops {
             }
             Err(Problem::Bad(why)) => {
                 if self.has_stayed(name, Some(mark)) {
-                    self.reject(name, path, &why);
+                    self.reject(name, path, &why).await;
                 }
                 return;
             }
         };
         self.doubts.remove(name);
         let id = task.id.clone();
-        let admission = self.inbox.ask(move |d| admit::task(d, task, protocol::TaskSource::Drop)).await;
+        let admission =
+            self.inbox.ask(move |d| admit::task(d, task, protocol::TaskSource::Drop)).await;
         match admission {
             None => {}
             Some(Admission::Added) => {
@@ -233,15 +257,13 @@ impl Drops {
                     place: serde_json::Map::new(),
                     hint: failure.cure().unwrap_or("Mend it and drop it again.").to_owned(),
                 };
-                self.reject(name, path, &why);
-                // An edited file of a task that is under way: what was accepted comes back.
-                self.inbox.ask(move |d| admit::show_again(d, &id)).await;
+                self.reject(name, path, &why).await;
             }
         }
     }
 
     /// Moves a file to `rejected/` and says why.
-    fn reject(&mut self, name: &str, path: &Path, why: &Why) {
+    async fn reject(&mut self, name: &str, path: &Path, why: &Why) {
         self.doubts.remove(name);
         self.taken.remove(name);
         let folder = self.installation.rejected(&self.worker);
@@ -265,6 +287,10 @@ impl Drops {
         match moved {
             Ok(()) => warn!(file = %path.display(), why = why.message, "Rejected a dropped file."),
             Err(error) => warn!(file = %path.display(), %error, "Can't reject a dropped file."),
+        }
+        // An edited file of a task that is under way: what was accepted comes back.
+        if let Some(id) = name.strip_suffix(".json").and_then(|stem| stem.parse().ok()) {
+            self.inbox.ask(move |d| admit::show_again(d, &id)).await;
         }
     }
 }
@@ -321,9 +347,8 @@ fn read(path: &Path, name: &str, worker: &WorkerId) -> Result<Task, Problem> {
         let message = format!("`task_id` is {:?}, but the file is named `{name}`", file.task_id);
         return Err(bad(message, "Make them the same."));
     }
-    file.into_task(Some(worker)).map_err(|invalid| {
-        bad(invalid.to_string(), "`supervisor schema task` prints the format.")
-    })
+    file.into_task(Some(worker))
+        .map_err(|invalid| bad(invalid.to_string(), "`supervisor schema task` prints the format."))
 }
 
 /// Returns a name that no file in `folder` has: the given one, or with a number before its ending.
@@ -332,7 +357,7 @@ fn free_name(folder: &Path, name: &str) -> String {
     let numbered = (2..).map(|n| format!("{stem}.{n}.{ending}"));
     std::iter::once(name.to_owned())
         .chain(numbered)
-        .find(|name| !folder.join(name).exists())
+        .find(|name| fs::symlink_metadata(folder.join(name)).is_err())
         .unwrap_or_else(|| name.to_owned())
 }
 
@@ -342,3 +367,6 @@ async fn until(time: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

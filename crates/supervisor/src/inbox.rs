@@ -53,7 +53,9 @@ impl fmt::Debug for Message {
             Self::Look(_) => f.write_str("Look"),
             Self::KeeperDied(replica) => f.debug_tuple("KeeperDied").field(replica).finish(),
             Self::SlotMade(replica) => f.debug_tuple("SlotMade").field(replica).finish(),
-            Self::ResultsChanged(replica) => f.debug_tuple("ResultsChanged").field(replica).finish(),
+            Self::ResultsChanged(replica) => {
+                f.debug_tuple("ResultsChanged").field(replica).finish()
+            }
             Self::TaskFileGone { task, .. } => f.debug_tuple("TaskFileGone").field(task).finish(),
             Self::Notice { about, .. } => f.debug_tuple("Notice").field(about).finish(),
         }
@@ -75,6 +77,11 @@ impl Inbox {
     /// Sends a message. It is lost when the dispatcher has ended, and the daemon with it.
     pub fn send(&self, message: Message) {
         let _ = self.0.send(message);
+    }
+
+    /// Returns when the dispatcher has ended.
+    pub async fn closed(&self) {
+        self.0.closed().await;
     }
 
     /// Says something that a person should know, or that it is over.

@@ -28,7 +28,8 @@ impl Installation {
     ///
     /// Bad input when there is none, with what makes a folder an installation.
     pub fn find(given: Option<&Path>) -> Result<Self, Failure> {
-        let is_one = |dir: &Path| dir.join(Self::CONFIG).is_file() || dir.join("workspaces").is_dir();
+        let is_one =
+            |dir: &Path| dir.join(Self::CONFIG).is_file() || dir.join("workspaces").is_dir();
         let hint = "Give the folder with `--dir`; it has `supervisor.toml` or `workspaces/` in it.";
         if let Some(dir) = given {
             if !is_one(dir) {

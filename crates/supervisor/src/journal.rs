@@ -1,7 +1,8 @@
 //! The journals: one append-only file of events for each run.
 //!
 //! A line is a [`Record`] as JSON, a tab, a checksum (CRC-32C, of the JSON and of what follows the next
-//! tab), a tab, and the line's place in its batch: `2/3`. A batch is appended by one write and synced before anything is
+//! tab), a tab, and the line's place: `2/3@128` is the second of three lines of the
+//! batch that begins at byte 128. A batch is appended by one write and synced before anything is
 //! done about it: so a batch that is not whole was never acted on, and is cut off when the journal is
 //! read again. Damage anywhere else is not ours to mend: reading stops with an error.
 
@@ -57,7 +58,9 @@ impl JournalError {
             Self::Io { .. } => "Mend the permissions or the disk, and start again.".to_owned(),
             Self::Damaged { path, .. } => {
                 let run = path.parent().unwrap_or(path).display();
-                format!("Nothing was changed. Restore the file from a backup, or move `{run}` away.")
+                format!(
+                    "Nothing was changed. Restore the file from a backup, or move `{run}` away."
+                )
             }
             Self::Newer { .. } => "Nothing was changed. Use that version.".to_owned(),
         }
@@ -173,15 +176,16 @@ impl Journals {
     /// more about what is on disk. [`CommitError::is_fatal`] tells them apart.
     pub fn commit(&mut self) -> Result<(), CommitError> {
         while let Some((&run, lines)) = self.pending.first_key_value() {
-            let batch = batch(lines);
+            let length = lock(&self.lengths).get(&run).copied().unwrap_or(0);
+            let batch = batch(lines, length);
             let file = match self.files.entry(run) {
                 std::collections::hash_map::Entry::Occupied(file) => file.into_mut(),
                 std::collections::hash_map::Entry::Vacant(place) => {
-                    let file = open(&self.installation.journal(run)).map_err(CommitError::Append)?;
+                    let file =
+                        open(&self.installation.journal(run)).map_err(CommitError::Append)?;
                     place.insert(file)
                 }
             };
-            let length = lock(&self.lengths).get(&run).copied().unwrap_or(0);
             if let Err(error) = file.write_all(batch.as_bytes()) {
                 // Half a batch may be there; the next try begins where this one did.
                 file.set_len(length).map_err(CommitError::Sync)?;
@@ -223,11 +227,11 @@ fn lock(lengths: &Mutex<HashMap<RunId, u64>>) -> std::sync::MutexGuard<'_, HashM
     lengths.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn batch(lines: &[String]) -> String {
+fn batch(lines: &[String], start: u64) -> String {
     use std::fmt::Write;
     let mut batch = String::new();
     for (i, json) in lines.iter().enumerate() {
-        let place = format!("{}/{}", i + 1, lines.len());
+        let place = format!("{}/{}@{start}", i + 1, lines.len());
         let _ = writeln!(batch, "{json}\t{}\t{place}", checksum(json, &place));
     }
     batch
@@ -280,22 +284,24 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Journal, JournalError> {
     let mut journal = Journal { records: Vec::new(), length: 0, torn: None };
     let damaged = |line, why| JournalError::Damaged { path: path.to_owned(), line, why };
     let mut batch = Vec::new();
-    let mut first_bad: Option<(usize, String)> = None;
+    // The first line that is damaged: its number, the byte where it begins, and what is wrong.
+    let mut first_bad: Option<(usize, usize, String)> = None;
     let mut at = 0;
     for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
+        let begin = at;
         at += line.len();
         match (parse_line(line), &first_bad) {
             (Ok(line), _) if line.record.version > FORMAT_VERSION => {
                 let (path, version) = (path.to_owned(), line.record.version);
                 return Err(JournalError::Newer { path, version });
             }
-            // This line's batch began after the damage: so the damaged one was not the last.
-            (Ok(line), Some((bad, why))) if number + 1 - line.index.min(number) > *bad => {
+            // This line's batch began after the damage: so what is damaged was not the last batch.
+            (Ok(line), Some((bad, from, why))) if line.start > *from => {
                 return Err(damaged(*bad, why.clone()));
             }
             (Ok(_), Some(_)) => {}
             (Ok(line), None) => {
-                if line.index != batch.len() + 1 {
+                if line.index != batch.len() + 1 || line.start as u64 != journal.length {
                     return Err(damaged(number, "lines are missing before it".to_owned()));
                 }
                 batch.push(line.record);
@@ -304,7 +310,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Journal, JournalError> {
                     journal.length = at as u64;
                 }
             }
-            (Err(why), None) => first_bad = Some((number, why)),
+            (Err(why), None) => first_bad = Some((number, begin, why)),
             (Err(_), Some(_)) => {}
         }
     }
@@ -320,6 +326,8 @@ struct Line {
     index: usize,
     /// The lines of its batch.
     total: usize,
+    /// The byte where its batch begins.
+    start: usize,
 }
 
 fn parse_line(line: &[u8]) -> Result<Line, String> {
@@ -331,10 +339,15 @@ fn parse_line(line: &[u8]) -> Result<Line, String> {
     if crc != checksum(json, place) {
         return Err("its checksum is wrong".to_owned());
     }
-    let place = place.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-    let (index, total) = place.ok_or("its place in its batch is no number")?;
+    let (index, total, start) = split_place(place).ok_or("its place in its batch is no number")?;
     let record = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    Ok(Line { record, index, total })
+    Ok(Line { record, index, total, start })
+}
+
+fn split_place(place: &str) -> Option<(usize, usize, usize)> {
+    let (lines, start) = place.split_once('@')?;
+    let (index, total) = lines.split_once('/')?;
+    Some((index.parse().ok()?, total.parse().ok()?, start.parse().ok()?))
 }
 
 fn checksum(json: &str, place: &str) -> String {

@@ -35,12 +35,12 @@ pub fn worker(installation: &Installation, config: &Config) -> Result<PathBuf, F
     let Some(found) = places.iter().find(|path| path.is_file()) else {
         let looked = places.iter().map(|path| format!("`{}`", path.display()));
         let looked = looked.collect::<Vec<_>>().join(" and ");
-        return Err(Failure::unavailable(format!("the worker's program is not at {looked}"))
-            .hint("Build and install it with `make up`, or name it with `worker` in supervisor.toml."));
+        return Err(Failure::unavailable(format!("the worker's program is not at {looked}")).hint(
+            "Build and install it with `make up`, or name it with `worker` in supervisor.toml.",
+        ));
     };
-    let cant_read = |error| {
-        Failure::unavailable(format!("`{}` can't be read", found.display())).because(error)
-    };
+    let cant_read =
+        |error| Failure::unavailable(format!("`{}` can't be read", found.display())).because(error);
     let hash = hash(found).map_err(cant_read)?;
     let folder = installation.bin().join(&hash[..16]);
     let target = folder.join("worker");
@@ -80,6 +80,13 @@ pub fn claude(installation: &Installation, config: &Config) -> Result<PathBuf, F
                 .hint("Fetch it with `make up`, or name it with `claude` in supervisor.toml."))
         }
     }
+}
+
+/// Returns what tells this build of the program from others: the beginning of its hash. Empty where it
+/// can't be read.
+pub fn build() -> String {
+    // The file that runs, also when another has taken its name.
+    hash(Path::new("/proc/self/exe")).map(|hash| hash[..16].to_owned()).unwrap_or_default()
 }
 
 fn hash(path: &Path) -> io::Result<String> {

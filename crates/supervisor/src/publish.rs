@@ -67,7 +67,11 @@ pub fn result(installation: &Installation, result: &TaskResult) -> io::Result<()
 /// # Errors
 ///
 /// Any I/O error.
-pub fn run(installation: &Installation, summary: &RunSummary, answer: Option<&str>) -> io::Result<()> {
+pub fn run(
+    installation: &Installation,
+    summary: &RunSummary,
+    answer: Option<&str>,
+) -> io::Result<()> {
     if let Some(answer) = answer {
         let path = installation.answer(summary.run);
         atomic_file::replace(&path, answer.as_bytes(), Durability::Volatile)?;

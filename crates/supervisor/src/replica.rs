@@ -8,9 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{
-    Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult,
-};
+use protocol::{Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult};
 use scheduler::Input;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -273,7 +271,8 @@ impl Work {
         let spec = self.spec.clone();
         let runtime = Arc::clone(&self.surroundings.runtime);
         self.persist(|| runtime.ensure(&spec, may_have_it)).await?;
-        let (runtime, inbox) = (Arc::clone(&self.surroundings.runtime), self.surroundings.inbox.clone());
+        let (runtime, inbox) =
+            (Arc::clone(&self.surroundings.runtime), self.surroundings.inbox.clone());
         let replica = self.spec.replica.clone();
         self.end = Some(Box::pin(async move {
             let mut away = Away::new(inbox, &replica);
@@ -489,3 +488,6 @@ fn unstartable(error: &RuntimeError) -> TaskError {
         None => failure,
     }
 }
+
+#[cfg(test)]
+mod tests;

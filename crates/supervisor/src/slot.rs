@@ -194,7 +194,8 @@ impl Slot {
             report.cost_usd = 0.0;
         }
         if report.status == Status::Complete {
-            let private = self.installation.attempt(report.run, &report.task_id, assignment.attempt);
+            let private =
+                self.installation.attempt(report.run, &report.task_id, assignment.attempt);
             match self.copy_artifacts(&folder, &name, &private.join("artifacts"))? {
                 Ok(copied) => {
                     if let Some(missing) = report.artifacts.iter().find(|a| !copied.contains(a)) {
@@ -242,7 +243,9 @@ impl Slot {
             let target = to.join(&file.path);
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent)?;
-                folders.extend(parent.ancestors().take_while(|p| p.starts_with(to)).map(Path::to_owned));
+                folders.extend(
+                    parent.ancestors().take_while(|p| p.starts_with(to)).map(Path::to_owned),
+                );
             }
             let (source, len) = match from.open_file(Path::new(&file.path), room) {
                 Ok(opened) => opened,
@@ -277,7 +280,8 @@ impl Slot {
         let left = self.results().join(&name);
         keep_transcript(&left, &self.installation.attempt(run, task, attempt))?;
         remove_tree(&left)?;
-        atomic_file::remove(&self.results().join(format!("{name}.json")))
+        // Whatever the worker has put there: it need not be a file.
+        remove_tree(&self.results().join(format!("{name}.json")))
     }
 
     /// Clears away all attempts but one: what a crash, or a worker that makes things up, left.
@@ -287,7 +291,8 @@ impl Slot {
     /// Any I/O error; it may be called again.
     pub fn clear_strangers(&self, keep: Option<(&TaskId, Attempt)>) -> io::Result<()> {
         let is_kept = |name: &str| {
-            TaskId::from_slot_name(name).is_some_and(|(task, attempt)| keep == Some((&task, attempt)))
+            TaskId::from_slot_name(name)
+                .is_some_and(|(task, attempt)| keep == Some((&task, attempt)))
         };
         for entry in fs::read_dir(self.tasks())? {
             let entry = entry?;
@@ -344,7 +349,9 @@ fn is_ours(error: &io::Error) -> bool {
 /// kept; nor is what lies behind a link that the worker has put in place of its folder.
 fn keep_transcript(left: &Path, keep: &Path) -> io::Result<()> {
     const NAME: &str = "transcript.jsonl";
-    let Ok(folder) = rustix::fs::open(left, FOLDER | OFlags::NOFOLLOW, Mode::empty()) else { return Ok(()) };
+    let Ok(folder) = rustix::fs::open(left, FOLDER | OFlags::NOFOLLOW, Mode::empty()) else {
+        return Ok(());
+    };
     let stat = rustix::fs::statat(&folder, NAME, AtFlags::SYMLINK_NOFOLLOW);
     if !stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile) {
         return Ok(());
@@ -381,12 +388,7 @@ fn hand_over(path: &Path, owner: Owner) -> io::Result<()> {
     Ok(hand_over_entry(&parent, &CString::new(name.as_bytes())?, owner, MAX_DEPTH)?)
 }
 
-fn hand_over_entry(
-    at: &OwnedFd,
-    name: &CStr,
-    owner: Owner,
-    depth: usize,
-) -> Result<(), Errno> {
+fn hand_over_entry(at: &OwnedFd, name: &CStr, owner: Owner, depth: usize) -> Result<(), Errno> {
     match rustix::fs::openat(at, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(folder) if depth > 0 => {
             for entry in Dir::read_from(&folder)? {

@@ -232,7 +232,10 @@ fn without_synthesis(scheduler: &Scheduler, id: RunId, synthesis: Option<&TaskEn
         let Some(result) = &entry.result else { continue };
         text.push_str(&format!(
             "\n## {} ({}, {})\n\n{}\n",
-            entry.task.id, entry.task.worker, result.status, result.summary.trim()
+            entry.task.id,
+            entry.task.worker,
+            result.status,
+            result.summary.trim()
         ));
         if let Some(hint) = result.error.as_ref().and_then(|error| error.hint.as_ref()) {
             text.push_str(&format!("\n{hint}\n"));

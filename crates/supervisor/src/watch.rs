@@ -44,15 +44,21 @@ impl Watch {
             Ok(watcher) => {
                 Self { watcher: Some(watcher), folders: FoldersDebug(folders), trouble: None }
             }
-            Err(error) => {
-                Self { watcher: None, folders: FoldersDebug(folders), trouble: Some(explain(&error)) }
-            }
+            Err(error) => Self {
+                watcher: None,
+                folders: FoldersDebug(folders),
+                trouble: Some(explain(&error)),
+            },
         }
     }
 
     /// Watches a folder. To watch it again, after it was made anew, is right.
     pub fn add(&mut self, folder: &Path, look: Look) {
-        self.folders.0.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned(), look);
+        self.folders
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(folder.to_owned(), look);
         let Some(watcher) = &mut self.watcher else { return };
         if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             warn!(folder = %folder.display(), %error, "Can't watch; looking from time to time.");
@@ -85,10 +91,9 @@ fn tell(folders: &Folders, event: notify::Result<notify::Event>) {
         EventKind::Modify(ModifyKind::Name(mode)) => mode != RenameMode::Both,
         EventKind::Modify(ModifyKind::Metadata(_)) => false,
         EventKind::Modify(_) => true,
-        EventKind::Access(kind) => matches!(
-            kind,
-            notify::event::AccessKind::Close(notify::event::AccessMode::Write)
-        ),
+        EventKind::Access(kind) => {
+            matches!(kind, notify::event::AccessKind::Close(notify::event::AccessMode::Write))
+        }
     };
     if !matters {
         return;

@@ -142,7 +142,9 @@ fn read(path: &Path, shown: &str) -> Result<String, Failure> {
     };
     let len = fs::metadata(path).map_err(failed)?.len();
     if len > MAX_FILE {
-        return Err(Failure::bad_input(format!("`{shown}` has {len} bytes, at most {MAX_FILE} are read")));
+        return Err(Failure::bad_input(format!(
+            "`{shown}` has {len} bytes, at most {MAX_FILE} are read"
+        )));
     }
     fs::read_to_string(path).map_err(failed)
 }
@@ -168,12 +170,14 @@ fn subagents(dir: &Path, worker: &WorkerId) -> Result<Map<String, Value>, Failur
         let shown = format!("{shown}/{file}");
         let text = read(&dir.join(&file), &shown)?;
         let (name, agent) = subagent(&text).map_err(|why| {
-            Failure::bad_input(format!("`{shown}` is not a sub-agent"))
-                .because(why)
-                .hint("It begins with `---`, lines such as `name: x` and `description: y`, and `---`.")
+            Failure::bad_input(format!("`{shown}` is not a sub-agent")).because(why).hint(
+                "It begins with `---`, lines such as `name: x` and `description: y`, and `---`.",
+            )
         })?;
         if agents.insert(name.clone(), agent).is_some() {
-            return Err(Failure::bad_input(format!("`{shown}`: there are two sub-agents `{name}`")));
+            return Err(Failure::bad_input(format!(
+                "`{shown}`: there are two sub-agents `{name}`"
+            )));
         }
     }
     Ok(agents)
@@ -198,7 +202,9 @@ fn subagent(text: &str) -> Result<(String, Value), String> {
                 let list: Vec<_> = list.map(|tool| tool.trim().trim_matches('"')).collect();
                 agent.insert("tools".to_owned(), json!(list));
             }
-            key => return Err(format!("`{key}` is not known here: name, description, tools, model")),
+            key => {
+                return Err(format!("`{key}` is not known here: name, description, tools, model"));
+            }
         }
     }
     if !agent.contains_key("description") {

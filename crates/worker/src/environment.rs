@@ -62,6 +62,10 @@ pub(crate) fn of(
     set("SUPERVISOR_ARTIFACTS", place.artifacts().as_os_str());
     let (mark, value) = paths.mark();
     set(mark, value.as_os_str());
+    // By this the process runtime finds what outlives us.
+    if let Some(replica) = std::env::var_os("SUPERVISOR_REPLICA") {
+        set("SUPERVISOR_REPLICA", &replica);
+    }
     Ok(env)
 }
 

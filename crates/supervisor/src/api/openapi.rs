@@ -6,8 +6,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::types::{
-    ApiError, Health, NewTask, RunOpened, RunSummary, Shutdown, StatusReport, SubmitRun, TargetName,
-    TaskAdded, TaskView, Transcript, WorkerView,
+    ApiError, Health, NewTask, RunOpened, RunSummary, Shutdown, StatusReport, SubmitRun,
+    TargetName, TaskAdded, TaskView, Transcript, WorkerView,
 };
 
 /// Returns the OpenAPI 3.1 document.
@@ -20,14 +20,18 @@ pub fn document() -> Value {
     };
     let (run, task, any) = (&["id"][..], &["id"][..], &["id"][..]);
     doc.get::<Health>("/v1/health", "How the daemon is", &[]);
-    doc.get::<StatusReport>("/v1/status", "What runs, what waits and why; `run` asks for one run", &[]);
+    doc.get::<StatusReport>(
+        "/v1/status",
+        "What runs, what waits and why; `run` asks for one run",
+        &[],
+    );
     doc.post::<SubmitRun, RunOpened>("/v1/runs", "Submit a request or a plan", "201");
     doc.get::<RunSummary>("/v1/runs/{id}", "A run's figures", run);
     doc.get::<Plan>("/v1/runs/{id}/plan", "The plan of a run that is only split", run);
     doc.get::<protocol::Record>(
         "/v1/runs/{id}/events",
         "What has happened, a line of JSON each (application/x-ndjson); `follow=true` goes on until \
-         the run ends, `after=SEQ` leaves out what was seen",
+         the run ends, `after=SEQ` leaves out what was seen, `offset=BYTES` begins there in the journal",
         run,
     );
     doc.post::<NewTask, TaskAdded>("/v1/tasks", "Add one task without a plan", "201");
@@ -35,7 +39,11 @@ pub fn document() -> Value {
     doc.post::<TargetName, Value>("/v1/cancel", "Put an end to a run or a task", "200");
     doc.post::<TargetName, Value>("/v1/retry", "Do again what did not complete", "200");
     doc.get::<Vec<WorkerView>>("/v1/workers", "The workers", &[]);
-    doc.get::<Vec<Transcript>>("/v1/logs/{id}", "The transcripts of a run, a task or a worker", any);
+    doc.get::<Vec<Transcript>>(
+        "/v1/logs/{id}",
+        "The transcripts of a run, a task or a worker",
+        any,
+    );
     doc.post::<Shutdown, Value>("/v1/shutdown", "End the daemon", "202");
     doc.get::<Value>("/v1/openapi.json", "This document", &[]);
     json!({
@@ -65,7 +73,8 @@ impl Document {
             })
             .collect();
         let responses = self.responses::<T>("200");
-        let operation = json!({ "summary": summary, "parameters": parameters, "responses": responses });
+        let operation =
+            json!({ "summary": summary, "parameters": parameters, "responses": responses });
         self.paths.insert(path.to_owned(), json!({ "get": operation }));
     }
 

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use protocol::{Event, Record, RunId, RunMode, strict};
 use scheduler::{Input, Target};
 use serde::Deserialize;
@@ -45,25 +45,33 @@ pub struct Api {
 
 /// Returns the routes.
 pub fn router(api: Api) -> Router {
-    Router::new()
-        .route("/v1/health", get(health))
-        .route("/v1/status", get(status))
-        .route("/v1/runs", post(open_run))
-        .route("/v1/runs/{id}", get(run))
-        .route("/v1/runs/{id}/plan", get(plan))
-        .route("/v1/runs/{id}/events", get(events))
-        .route("/v1/tasks", post(add_task))
-        .route("/v1/tasks/{id}", get(task))
-        .route("/v1/cancel", post(cancel))
-        .route("/v1/retry", post(retry))
-        .route("/v1/workers", get(workers))
-        .route("/v1/logs/{id}", get(logs))
-        .route("/v1/shutdown", post(shut_down))
-        .route("/v1/openapi.json", get(async || Json(super::openapi::document())))
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, route)| router.route(path, route))
         .fallback(async || missing("there is no such address").into_response())
         // A plan of many tasks; a single file is bounded by the format.
         .layer(DefaultBodyLimit::max(16 << 20))
         .with_state(api)
+}
+
+/// Returns each route with what it does. [`openapi`](super::openapi) describes them.
+fn routes() -> [(&'static str, MethodRouter<Api>); 14] {
+    [
+        ("/v1/health", get(health)),
+        ("/v1/status", get(status)),
+        ("/v1/runs", post(open_run)),
+        ("/v1/runs/{id}", get(run)),
+        ("/v1/runs/{id}/plan", get(plan)),
+        ("/v1/runs/{id}/events", get(events)),
+        ("/v1/tasks", post(add_task)),
+        ("/v1/tasks/{id}", get(task)),
+        ("/v1/cancel", post(cancel)),
+        ("/v1/retry", post(retry)),
+        ("/v1/workers", get(workers)),
+        ("/v1/logs/{id}", get(logs)),
+        ("/v1/shutdown", post(shut_down)),
+        ("/v1/openapi.json", get(async || Json(super::openapi::document()))),
+    ]
 }
 
 impl IntoResponse for ApiError {
@@ -159,8 +167,8 @@ async fn status(
                 let mut hidden = ended.saturating_sub(ENDED_SHOWN);
                 let mut shown = Vec::new();
                 for run in runs {
-                    let idle =
-                        run.mode == RunMode::Adhoc && d.scheduler().run_tasks(&run.run).next().is_none();
+                    let idle = run.mode == RunMode::Adhoc
+                        && d.scheduler().run_tasks(&run.run).next().is_none();
                     if view::has_ended(run) && hidden > 0 {
                         hidden -= 1;
                     } else if !idle {
@@ -176,7 +184,8 @@ async fn status(
 }
 
 fn find_run(dispatcher: &Dispatcher, id: &str) -> Answer<RunId> {
-    view::find_run(dispatcher.scheduler(), id).ok_or_else(|| missing(format!("there is no run `{id}`")))
+    view::find_run(dispatcher.scheduler(), id)
+        .ok_or_else(|| missing(format!("there is no run `{id}`")))
 }
 
 fn view_run(dispatcher: &Dispatcher, id: RunId) -> RunView {
@@ -351,6 +360,9 @@ struct EventsQuery {
     follow: bool,
     #[serde(default)]
     after: u64,
+    /// Where to begin to read. It saves reading what is left out anyway.
+    #[serde(default)]
+    offset: u64,
 }
 
 async fn events(
@@ -363,7 +375,7 @@ async fn events(
         path: api.installation.journal(run),
         run,
         committed: api.committed.clone(),
-        offset: 0,
+        offset: query.offset,
         query,
     };
     let lines = futures_util::stream::unfold(Some(reader), JournalReader::next);
@@ -389,8 +401,10 @@ impl JournalReader {
             let length = this.committed.length(this.run);
             if this.offset < length {
                 let (path, from) = (this.path.clone(), this.offset);
-                let read = tokio::task::spawn_blocking(move || read_part(&path, from, length)).await;
-                let records = match read.map_err(std::io::Error::other).and_then(|records| records) {
+                let read =
+                    tokio::task::spawn_blocking(move || read_part(&path, from, length)).await;
+                let records = match read.map_err(std::io::Error::other).and_then(|records| records)
+                {
                     Ok(records) => records,
                     Err(error) => return Some((Err(error), None)),
                 };
@@ -428,3 +442,6 @@ fn lines<'a>(records: impl Iterator<Item = &'a Record>) -> Bytes {
     }
     lines.into()
 }
+
+#[cfg(test)]
+mod tests;

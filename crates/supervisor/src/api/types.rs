@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct Health {
     /// The version of the daemon.
     pub version: String,
+    /// What tells its build from others of the same version.
+    #[serde(default)]
+    pub build: String,
     /// Its process.
     pub pid: u32,
     /// When it started.
@@ -72,6 +75,10 @@ pub struct TaskAdded {
     pub task_id: TaskId,
     /// Whether a task of the same name and content was there before.
     pub existed: bool,
+    /// How many bytes of its run's journal come before anything about it: `offset` of
+    /// `GET /v1/runs/{id}/events`. 0 when the task was there before.
+    #[serde(default)]
+    pub offset: u64,
 }
 
 /// The status of a task that may not have ended.

@@ -102,7 +102,7 @@ pub struct UpArgs {
     pub detach: bool,
 
     /// What runs the workers
-    #[arg(long, value_name = "RUNTIME", env = "SUPERVISOR_RUNTIME")]
+    #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<RuntimeChoice>,
 
     /// Use the built-in stand-in for the model, even with a key

@@ -58,6 +58,16 @@ pub(crate) async fn run(context: &mut Context, args: &DownArgs) -> Result<Outcom
     Ok(Outcome::Done)
 }
 
+/// Ends the daemon alone: its workers go on, and the next one finds them.
+pub(crate) async fn end_daemon(
+    installation: &Installation,
+    client: &Client,
+    pid: u32,
+) -> Result<(), Failure> {
+    let _: serde_json::Value = client.post("/v1/shutdown", &Shutdown::default()).await?;
+    stopped(installation, Some(Instant::now() + STOP_LIMIT), Some(pid)).await
+}
+
 /// Waits until the daemon has let go of the folder.
 async fn stopped(
     installation: &Installation,

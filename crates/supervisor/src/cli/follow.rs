@@ -45,6 +45,8 @@ pub(crate) struct Entry {
 pub(crate) struct Follow {
     installation: Installation,
     run: String,
+    /// Where in the journal to begin.
+    offset: u64,
     /// The last event that was seen.
     seen: u64,
     lines: Option<Lines>,
@@ -57,7 +59,20 @@ impl Follow {
     /// Returns what follows that run from its beginning.
     pub(crate) fn new(installation: Installation, run: impl Into<String>) -> Self {
         let run = run.into();
-        Self { installation, run, seen: 0, lines: None, away: None, announced_back: true }
+        Self {
+            installation,
+            run,
+            offset: 0,
+            seen: 0,
+            lines: None,
+            away: None,
+            announced_back: true,
+        }
+    }
+
+    /// Returns the same, from that many bytes into the run's journal.
+    pub(crate) fn starting_at(self, offset: u64) -> Self {
+        Self { offset, ..self }
     }
 
     /// Returns what came next.
@@ -94,7 +109,8 @@ impl Follow {
     async fn step(&mut self) -> Result<Option<News>, Failure> {
         if self.lines.is_none() {
             let client = Client::connect(&self.installation).await?;
-            let path = format!("/v1/runs/{}/events?follow=true&after={}", self.run, self.seen);
+            let Self { run, seen, offset, .. } = &*self;
+            let path = format!("/v1/runs/{run}/events?follow=true&after={seen}&offset={offset}");
             self.lines = Some(client.lines(&path).await?);
         }
         self.away = None;

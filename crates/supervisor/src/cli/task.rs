@@ -42,8 +42,7 @@ pub(crate) async fn run(context: &mut Context, args: &TaskArgs) -> Result<Outcom
         context.screen.err(&what_next(task));
         return Ok(Outcome::Done);
     }
-    let Some(ended) = unless_interrupted(follow(context, &installation, &added.task_id)).await
-    else {
+    let Some(ended) = unless_interrupted(follow(context, &installation, &added)).await else {
         let heading = format!("\nThe task {task} goes on without you.\n");
         context.screen.err(&format!("{heading}{}", what_next(task)));
         return Ok(Outcome::Interrupted);
@@ -84,8 +83,9 @@ fn body(args: &TaskArgs, description: &str) -> NewTask {
 async fn follow(
     context: &mut Context,
     installation: &Installation,
-    task: &TaskId,
+    added: &TaskAdded,
 ) -> Result<TaskView, Failure> {
+    let task = &added.task_id;
     let path = format!("/v1/tasks/{task}");
     let view = async || -> Result<TaskView, Failure> {
         Client::connect(installation).await?.get(&path).await
@@ -95,7 +95,8 @@ async fn follow(
         return Ok(first);
     }
     let mut progress = Progress::new(context.zone.clone());
-    let mut follow = Follow::new(installation.clone(), RunId::Adhoc.to_string());
+    let mut follow =
+        Follow::new(installation.clone(), RunId::Adhoc.to_string()).starting_at(added.offset);
     loop {
         match follow.next().await? {
             News::Event(entry) => {

@@ -12,12 +12,13 @@ use super::args::{RuntimeChoice, UpArgs};
 use super::context::Context;
 use super::interrupt::unless_interrupted;
 use super::text::NOTE;
-use super::{Outcome, Stop, doctor, report, summary, text};
+use super::{Outcome, Stop, doctor, down, report, summary, text};
 use crate::api::types::{Health, WorkerView};
 use crate::client::Client;
 use crate::config::{Config, Flags};
 use crate::failure::Failure;
 use crate::install::{Installation, cant_write};
+use crate::programs;
 
 /// How long a start may take. It looks for an engine, adopts containers and reads journals.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -84,11 +85,15 @@ async fn detach(
     if let Ok(client) = Client::connect(installation).await
         && let Ok(health) = client.get::<Health>("/v1/health").await
     {
-        let workers: Vec<WorkerView> = client.get("/v1/workers").await.unwrap_or_default();
-        context.screen.err("The supervisor runs already.\n");
-        context.screen.err(&differences(&health, config));
-        context.screen.err(&banner(installation, &health, &workers));
-        return Ok(Outcome::Done);
+        if health.build == programs::build() {
+            let workers: Vec<WorkerView> = client.get("/v1/workers").await.unwrap_or_default();
+            context.screen.err("The supervisor runs already.\n");
+            context.screen.err(&differences(&health, config));
+            context.screen.err(&banner(installation, &health, &workers));
+            return Ok(Outcome::Done);
+        }
+        context.screen.err("Another build of the supervisor runs: this one takes over its work.\n");
+        down::end_daemon(installation, &client, health.pid).await?;
     }
     let (mut child, from) = spawn(context, args, installation)?;
     let pid = child.id();

@@ -37,7 +37,11 @@ fn what_was_committed_is_read_again_and_numbers_go_on() {
     assert_eq!(numbers(&installation), [1, 2, 3, 4, 5, 6]);
 
     let (mut journals, _) = Journals::open(&installation).unwrap();
-    journals.push(RunId::Adhoc, Time::ZERO, Event::RunEnded { run: RunId::Adhoc, state: RunState::Complete });
+    journals.push(
+        RunId::Adhoc,
+        Time::ZERO,
+        Event::RunEnded { run: RunId::Adhoc, state: RunState::Complete },
+    );
     journals.commit().unwrap();
 
     assert_eq!(numbers(&installation), [1, 2, 3, 4, 5, 6, 7]);
@@ -90,7 +94,7 @@ fn a_journal_of_a_later_version_is_left_alone() {
     let (_dir, installation, path) = three_batches();
     let record = Record { version: 2, seq: 9, at: Time::ZERO, event: event(0) };
     let json = serde_json::to_string(&record).unwrap();
-    let line = batch(&[json]);
+    let line = batch(&[json], fs::metadata(&path).unwrap().len());
     let mut file = OpenOptions::new().append(true).open(&path).unwrap();
     file.write_all(line.as_bytes()).unwrap();
     let before = fs::read(&path).unwrap();

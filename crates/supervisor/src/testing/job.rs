@@ -115,9 +115,9 @@ where
     loop {
         let names = names(&spec.tasks);
         handled.retain(|name| names.contains(name));
-        let next = names
-            .into_iter()
-            .find(|name| !handled.contains(name) && !spec.results.join(format!("{name}.json")).exists());
+        let next = names.into_iter().find(|name| {
+            !handled.contains(name) && !spec.results.join(format!("{name}.json")).exists()
+        });
         let Some(name) = next else {
             sleep(LOOK_EVERY).await;
             continue;

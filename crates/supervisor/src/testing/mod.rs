@@ -6,4 +6,4 @@ mod world;
 
 pub(crate) use engine::Engine;
 pub(crate) use job::Job;
-pub(crate) use world::{World, lost, until};
+pub(crate) use world::{Daemon, Parts, World, lost, until, until_true};

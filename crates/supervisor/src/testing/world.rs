@@ -1,5 +1,6 @@
 //! An installation in a temporary folder, and daemons that serve it one after the other.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::atomic_file::{self, Durability};
-use protocol::{Event, RunId, Status, TaskId, TaskResult, Time};
+use protocol::{Event, RunId, Status, TaskId, TaskResult, Time, WorkerId};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -31,7 +32,8 @@ use crate::replicas::Replicas;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{Exit, Owner};
 use crate::watch::Watch;
-use crate::{admit, daemon, view, workers};
+use crate::workers::{self, Worker};
+use crate::{admit, daemon, view};
 
 /// How often a condition is looked at, and how long it may take to come true. On tokio's paused clock
 /// neither takes time.
@@ -97,38 +99,52 @@ impl World {
         Self { installation, engine, begun: Arc::default(), dir }
     }
 
+    /// Returns what keepers and dispatchers are made of.
+    pub(crate) fn parts(&self, inbox: Inbox, latest: Time) -> Parts {
+        let installation = &self.installation;
+        let environment =
+            |name| (name == "ANTHROPIC_BASE_URL").then(|| "http://127.0.0.1:9".to_owned());
+        let config = Config::load(installation, Flags::default(), environment).unwrap();
+        let sockets = self.dir.path().join("s");
+        let gateways = Gateways::start(installation, &config, &sockets, false).unwrap();
+        let gateways = Arc::new(gateways);
+        let engine = Arc::new(self.engine.clone());
+        let user = Owner {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        };
+        Parts {
+            surroundings: Surroundings {
+                runtime: engine.clone(),
+                gateways: Arc::clone(&gateways),
+                inbox,
+                clock: Clock::starting_after(latest),
+                stop_grace: Duration::from_secs_f64(config.stop_grace.value),
+            },
+            replicas: Replicas {
+                installation: installation.clone(),
+                gateways,
+                image: "image".to_owned(),
+                program: "/worker".into(),
+                claude: None,
+                user,
+                hand_over: false,
+                walls: true,
+            },
+            workers: workers::load_all(installation).unwrap(),
+            engine,
+            config,
+        }
+    }
+
     /// Starts a daemon, as `daemon::run` does.
     pub(crate) async fn up(&self) -> Daemon {
         let installation = &self.installation;
-        let environment = |name| (name == "ANTHROPIC_BASE_URL").then(|| "http://127.0.0.1:9".to_owned());
-        let config = Config::load(installation, Flags::default(), environment).unwrap();
-        let workers = workers::load_all(installation).unwrap();
         let (journals, records) = Journals::open(installation).unwrap();
-        let sockets = self.dir.path().join("s");
-        let gateways = Arc::new(Gateways::start(installation, &config, &sockets, false).unwrap());
-        let (inbox, messages) = Inbox::new();
         let latest = records.last().map_or(Time::ZERO, |record| record.at);
-        let engine = Arc::new(self.engine.clone());
-        let surroundings = Surroundings {
-            runtime: engine.clone(),
-            gateways: Arc::clone(&gateways),
-            inbox: inbox.clone(),
-            clock: Clock::starting_after(latest),
-            stop_grace: Duration::from_secs_f64(config.stop_grace.value),
-        };
-        let replicas = Replicas {
-            installation: installation.clone(),
-            gateways,
-            image: "image".to_owned(),
-            program: "/worker".into(),
-            claude: None,
-            user: Owner {
-                uid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-            },
-            hand_over: false,
-            walls: true,
-        };
+        let (inbox, messages) = Inbox::new();
+        let Parts { surroundings, replicas, workers, engine, config } =
+            self.parts(inbox.clone(), latest);
         let committed = journals.committed();
         let dispatcher = Dispatcher::new(Beginning {
             installation: installation.clone(),
@@ -195,6 +211,17 @@ impl World {
     pub(crate) fn begun(&self) -> Vec<String> {
         self.begun.lock().unwrap().clone()
     }
+}
+
+/// What keepers and dispatchers are made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) replicas: Replicas,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) config: Config,
+    /// A share of it is in all that can call it.
+    engine: Arc<Engine>,
 }
 
 /// A daemon that runs.
@@ -267,8 +294,10 @@ impl Daemon {
         let _ = self.work.await;
         drop(self.inbox);
         // Its keepers end by themselves; each has a share in the engine.
-        until("the keepers are gone", async || (Arc::strong_count(&self.engine) == 1).then_some(()))
-            .await;
+        until("the keepers are gone", async || {
+            (Arc::strong_count(&self.engine) == 1).then_some(())
+        })
+        .await;
     }
 }
 
@@ -279,6 +308,15 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
         if let Some(found) = look().await {
             return found;
         }
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until a condition holds; the same for what a worker plays.
+pub(crate) async fn until_true(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
         sleep(LOOK_EVERY).await;
     }

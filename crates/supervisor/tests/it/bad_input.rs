@@ -13,7 +13,10 @@ fn every_command_says_what_is_wrong_with_what_it_was_given() {
     let Some(world) = World::of_processes("bad_input") else { return };
     let world = world.start("");
     world.write("empty.txt", " \n");
-    world.write("bad-plan.json", "{\"tasks\": [{\"id\": \"a\", \"worker\": \"mary\", \"description\": \"x\"}]}");
+    world.write(
+        "bad-plan.json",
+        "{\"tasks\": [{\"id\": \"a\", \"worker\": \"mary\", \"description\": \"x\"}]}",
+    );
     world.write("cycle.json", "{\"tasks\": [\
         {\"id\": \"a\", \"worker\": \"marie\", \"description\": \"x\", \"dependencies\": [\"b\"]},\
         {\"id\": \"b\", \"worker\": \"marie\", \"description\": \"x\", \"dependencies\": [\"a\"]}]}");
@@ -78,7 +81,11 @@ fn a_wrong_configuration_is_named_with_its_place() {
         ("supervisor.toml", "max_running = \"x\"\n", "max_running"),
         ("workspaces/marie/worker.toml", "descripton = \"x\"\n", "description"),
         ("workspaces/marie/worker.toml", "description = \"x\"\nreplicas = 0\n", "replicas"),
-        ("workspaces/marie/worker.toml", "description = \"x\"\nsystem_prompt = \"NO.md\"\n", "NO.md"),
+        (
+            "workspaces/marie/worker.toml",
+            "description = \"x\"\nsystem_prompt = \"NO.md\"\n",
+            "NO.md",
+        ),
     ] {
         let before = std::fs::read_to_string(world.path(file)).unwrap();
         world.write(file, contents);

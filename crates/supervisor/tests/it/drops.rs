@@ -47,7 +47,10 @@ fn dropped_examples_run_in_the_order_of_their_dependencies(world: World) {
 fn a_broken_file_is_rejected_with_line_field_and_cure() {
     let Some(world) = World::of_processes("a_broken_file_is_rejected") else { return };
     let world = world.start("");
-    world.write("tasks/marie/broken.json", "{\n  \"task_id\": \"broken\",\n  \"descripton\": \"x\"\n}\n");
+    world.write(
+        "tasks/marie/broken.json",
+        "{\n  \"task_id\": \"broken\",\n  \"descripton\": \"x\"\n}\n",
+    );
     let why = world.wait_ref("it is rejected", |world| {
         fs::read(world.path("tasks/marie/rejected/broken.json.why.json")).ok()
     });
@@ -73,7 +76,12 @@ fn a_half_written_file_that_is_completed_in_time_is_taken() {
     drop(file);
     world.wait_ref("it is taken", |world| {
         let report = world.status();
-        report.runs.iter().flat_map(|run| &run.tasks).any(|t| t.task_id.as_str() == "half").then_some(())
+        report
+            .runs
+            .iter()
+            .flat_map(|run| &run.tasks)
+            .any(|t| t.task_id.as_str() == "half")
+            .then_some(())
     });
     assert_eq!(world.ended(&["half"]), [TaskStatus::Complete]);
 }
@@ -89,7 +97,8 @@ fn an_edited_file_of_a_known_task_is_set_aside_and_the_task_stays_as_it_was() {
     world.wait_ref("the edit is set aside", |world| {
         world.path("tasks/marie/rejected/kept.json.why.json").exists().then_some(())
     });
-    let shown = world.wait_ref("it is shown again", |world| fs::read_to_string(world.path(path)).ok());
+    let shown =
+        world.wait_ref("it is shown again", |world| fs::read_to_string(world.path(path)).ok());
     assert!(shown.contains("As it was"), "{shown}");
 }
 

@@ -27,18 +27,19 @@ fn a_task_that_fails_takes_those_that_need_it_along(world: World) {
     let world = world.start(REFUSES);
     world.add("anga", "next", "Build on it", &["--after", "bad"]);
     world.add("fabien", "last", "Tell of it", &["--after", "next"]);
-    world.add("fabien", "anyway", "Tell of it anyway", &[
-        "--after", "bad", "--on-dependency-failure", "run",
-    ]);
+    world.add(
+        "fabien",
+        "anyway",
+        "Tell of it anyway",
+        &["--after", "bad", "--on-dependency-failure", "run"],
+    );
     let output = world.expect(1, &["task", "marie", "Do what is refused", "--id", "bad"]);
     let shown = text(&output.stdout) + &text(&output.stderr);
     assert!(shown.contains("refused"), "{shown}");
-    assert_eq!(world.ended(&["bad", "next", "last", "anyway"]), [
-        TaskStatus::Failed,
-        TaskStatus::Skipped,
-        TaskStatus::Skipped,
-        TaskStatus::Complete,
-    ]);
+    assert_eq!(
+        world.ended(&["bad", "next", "last", "anyway"]),
+        [TaskStatus::Failed, TaskStatus::Skipped, TaskStatus::Skipped, TaskStatus::Complete,]
+    );
     // Whoever looks at the last one sees where it began.
     let last = world.result("fabien", "last");
     assert!(last["error"]["message"].as_str().unwrap().contains("bad"), "{last}");

@@ -9,6 +9,7 @@ mod drops;
 mod failures;
 mod restart;
 mod runs;
+mod upstream;
 mod walls;
 mod world;
 

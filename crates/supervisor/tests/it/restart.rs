@@ -39,7 +39,8 @@ fn a_daemon_killed_in_mid_run_loses_nothing_and_does_nothing_twice(world: World)
 }
 
 fn what_down_interrupted_goes_on_at_the_next_up(world: World) {
-    let rule = "[[rule]]\nmatch = { task = \"long\", turn = 0 }\ntimes = 1\nanswer = { hang = true }\n";
+    let rule =
+        "[[rule]]\nmatch = { task = \"long\", turn = 0 }\ntimes = 1\nanswer = { hang = true }\n";
     let mut world = world.start(rule);
     world.add("marie", "long", "Take a while", &[]);
     world.until_asked("long");

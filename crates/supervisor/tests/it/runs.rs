@@ -127,9 +127,10 @@ fn a_request_becomes_a_plan_a_diamond_and_an_answer(world: World) {
     };
     let is_diamond = tasks.iter().any(|task| {
         let middle: Vec<_> = needs(task["task_id"].as_str().unwrap()).into_iter().collect();
-        middle.iter().enumerate().any(|(i, a)| {
-            middle[i + 1..].iter().any(|b| !needs(a).is_disjoint(&needs(b)))
-        })
+        middle
+            .iter()
+            .enumerate()
+            .any(|(i, a)| middle[i + 1..].iter().any(|b| !needs(a).is_disjoint(&needs(b))))
     });
     assert!(is_diamond, "{tasks:#?}");
     let answer = std::fs::read_to_string(world.path(summary.answer.as_deref().unwrap())).unwrap();

@@ -34,7 +34,10 @@ fn docker_walls_hold_from_the_inside() {
     // The needle is put together inside, so that the script itself does not hold it.
     let (head, tail) = KEY.split_at(8);
     let needle = format!("NEEDLE={head}\nNEEDLE=${{NEEDLE}}{tail}\n");
-    world.write("workspaces/spy/worker.toml", "description = \"Looks around.\"\ncommand = [\"bash\", \"/workspace/look.sh\"]\n");
+    world.write(
+        "workspaces/spy/worker.toml",
+        "description = \"Looks around.\"\ncommand = [\"bash\", \"/workspace/look.sh\"]\n",
+    );
     world.write("workspaces/spy/look.sh", &format!("{needle}{LOOK}"));
     let world = world.start("");
     // Somebody else's work, to be not seen.

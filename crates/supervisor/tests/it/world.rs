@@ -103,13 +103,14 @@ impl World {
     }
 
     pub(crate) fn start_daemon(&mut self) {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.path("daemon.log"))
-            .unwrap();
+        let log =
+            fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log")).unwrap();
         let mut command = self.command();
-        command.args(["-v", "up"]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .args(["-v", "up"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         self.daemon = Some(command.spawn().unwrap());
         self.wait("the daemon is healthy", |world| {
             let output = world.run(&["status", "--json"]);
@@ -139,10 +140,13 @@ impl World {
             .env("SUPERVISOR_DIR", self.dir.path())
             .env("SUPERVISOR_CLAUDE", &self.claude)
             .env("SUPERVISOR_WORKER", &self.worker)
-            .env("SUPERVISOR_RUNTIME", match self.kind {
-                Kind::Process => "process",
-                Kind::Docker => "docker",
-            })
+            .env(
+                "SUPERVISOR_RUNTIME",
+                match self.kind {
+                    Kind::Process => "process",
+                    Kind::Docker => "docker",
+                },
+            )
             .env("ANTHROPIC_API_KEY", KEY);
         if let Some(host) = std::env::var_os("DOCKER_HOST") {
             command.env("DOCKER_HOST", host);

@@ -81,7 +81,7 @@ async fn what_the_daemon_refuses_is_told_with_its_causes_and_cure() {
 
 fn health() -> Value {
     json!({
-        "version": "0.1.0", "pid": 12, "started_at": "2026-11-20T12:00:00Z", "folder": "/srv/team",
+        "version": "0.1.0", "build": crate::programs::build(), "pid": 12, "started_at": "2026-11-20T12:00:00Z", "folder": "/srv/team",
         "runtime": "process", "rehearsal": true, "upstream": "rehearsal",
         "notices": ["tasks/ is looked at every 2 s: its file system raises no events"],
     })

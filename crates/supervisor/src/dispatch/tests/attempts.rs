@@ -79,7 +79,8 @@ async fn attempt_sees_the_results_of_what_it_depends_on() {
     });
     let daemon = world.up().await;
     daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
-    let test = json!({"task_id": "test", "worker": "emma", "description": "x", "dependencies": ["build"]});
+    let test =
+        json!({"task_id": "test", "worker": "emma", "description": "x", "dependencies": ["build"]});
     daemon.add(test).await.unwrap();
     assert_eq!(daemon.ended(["test"]).await, [Status::Complete]);
     until("it is published", async || world.artifact("emma", "test", "seen.md")).await;
@@ -98,7 +99,9 @@ async fn an_engine_that_is_away_for_ten_minutes_costs_nothing_but_time() {
     let start = Instant::now();
     until("it is said", async || {
         let notices = daemon.notices().await;
-        notices.into_iter().find(|n| n.starts_with("marie-1 waits: cannot reach the container engine"))
+        notices
+            .into_iter()
+            .find(|n| n.starts_with("marie-1 waits: cannot reach the container engine"))
     })
     .await;
     assert_eq!(daemon.reason("build").await, "is handed to marie-1");
@@ -297,7 +300,9 @@ async fn keeper_that_panics_ends_in_a_stop_and_another_attempt() {
     let calls = world.engine.calls();
     assert_eq!(calls[..3], ["ensure marie-1", "stop marie-1", "ensure marie-1"], "{calls:?}");
     assert!(calls.last().is_some_and(|call| call == "stop marie-1"), "{calls:?}");
-    assert!(world.failures("build").iter().all(|(_, kind, counted)| kind == "worker_lost" && !counted));
+    assert!(
+        world.failures("build").iter().all(|(_, kind, counted)| kind == "worker_lost" && !counted)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,6 +355,7 @@ async fn started_attempt_is_journaled_once() {
     let daemon = world.up().await;
     daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
     daemon.ended(["a"]).await;
-    let started = world.events().iter().filter(|e| matches!(e, Event::AttemptStarted { .. })).count();
+    let started =
+        world.events().iter().filter(|e| matches!(e, Event::AttemptStarted { .. })).count();
     assert_eq!(started, 1);
 }

@@ -1,7 +1,7 @@
 //! The loop with played workers, on tokio's paused clock.
 
 mod attempts;
-
+mod commits;
 mod reports;
 mod restarts;
-
+mod views;

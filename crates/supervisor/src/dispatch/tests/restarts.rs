@@ -9,10 +9,10 @@ use protocol::{Attempt, RunId, Status};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::testing::{Job, World, until};
+use crate::testing::{Job, World, until, until_true};
 
 async fn until_set(flag: &AtomicBool) {
-    until("the test goes on", async || flag.load(Ordering::Relaxed).then_some(())).await;
+    until_true("the test goes on", || flag.load(Ordering::Relaxed)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +84,8 @@ async fn result_that_was_written_while_the_daemon_was_away_is_taken_in() {
     until("it is begun", async || world.begun().pop()).await;
     daemon.kill().await;
     go.store(true, Ordering::Relaxed);
-    let slot = world.installation.result_slot(&"marie".parse().unwrap(), &"marie-1".parse().unwrap());
+    let slot =
+        world.installation.result_slot(&"marie".parse().unwrap(), &"marie-1".parse().unwrap());
     until("it is handed in", async || slot.join("a.1.json").exists().then_some(())).await;
 
     let daemon = world.up().await;
@@ -155,7 +156,8 @@ async fn publication_that_was_cut_off_is_made_good() {
 async fn files_of_tasks_are_shown_again() {
     let world = World::of_diligent_workers();
     let daemon = world.up().await;
-    let task = json!({"task_id": "a", "worker": "marie", "description": "x", "dependencies": ["later"]});
+    let task =
+        json!({"task_id": "a", "worker": "marie", "description": "x", "dependencies": ["later"]});
     daemon.add(task).await.unwrap();
     let file = world.task_file("marie", "a");
     until("it is shown", async || fs::read(&file).ok()).await;
@@ -174,9 +176,14 @@ async fn figures_of_a_run_that_ended_anew_are_written_again_when_that_was_cut_of
     let world = World::new(async |job: Job| {
         let fails = job.assignment.task.id.as_str().ends_with(".a") && job.attempt() == 1;
         if fails {
-            job.hand_in(&job.failed(protocol::TaskError::new(protocol::FailureKind::Refused, "no")));
+            job.hand_in(
+                &job.failed(protocol::TaskError::new(protocol::FailureKind::Refused, "no")),
+            );
         } else {
-            job.hand_in(&protocol::TaskResult { report: Some("# Done".to_owned()), ..job.done(&[]) });
+            job.hand_in(&protocol::TaskResult {
+                report: Some("# Done".to_owned()),
+                ..job.done(&[])
+            });
         }
         None
     });
@@ -197,7 +204,9 @@ async fn figures_of_a_run_that_ended_anew_are_written_again_when_that_was_cut_of
     let target = scheduler::Target::Run(opened.run);
     daemon.ask(move |d| d.request(scheduler::Input::Retry(target))).await.unwrap();
     let complete = until("it is complete", async || {
-        fs::read(&summary).ok().filter(|text| String::from_utf8_lossy(text).contains("\"state\": \"complete\""))
+        fs::read(&summary)
+            .ok()
+            .filter(|text| String::from_utf8_lossy(text).contains("\"state\": \"complete\""))
     })
     .await;
     daemon.kill().await;
@@ -206,7 +215,8 @@ async fn figures_of_a_run_that_ended_anew_are_written_again_when_that_was_cut_of
     protocol::atomic_file::replace(&summary, &partial, volatile).unwrap();
 
     let _daemon = world.up().await;
-    until("it is written again", async || (fs::read(&summary).ok()? == complete).then_some(())).await;
+    until("it is written again", async || (fs::read(&summary).ok()? == complete).then_some(()))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,80 @@
+use protocol::{AgentSpec, Driver, SessionId, SessionPlan, Task, Token};
+use serde_json::json;
+
+use super::*;
+use crate::runtime::Exit;
+use crate::testing::{Parts, World};
+
+fn assignment(attempt: u32) -> Assignment {
+    let task = json!({"task_id": "build", "worker": "marie", "description": "x"});
+    Assignment {
+        task: serde_json::from_value::<Task>(task).unwrap(),
+        attempt: Attempt::new(attempt).unwrap(),
+        token: Token::from_random(1, attempt.into()),
+        session: SessionPlan {
+            id: SessionId::from_random(1, 2),
+            resume: false,
+            used: Default::default(),
+            cost_usd: 0.0,
+        },
+        timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(60),
+        budget_usd: None,
+        agent: AgentSpec {
+            worker: "marie".parse().unwrap(),
+            role: String::new(),
+            driver: Driver::Command(vec!["true".to_owned()]),
+            system_prompt: String::new(),
+            model: None,
+            tools: Vec::new(),
+            subagents: None,
+            mcp: None,
+            max_turns: None,
+            copy_workspace: false,
+            own_login: false,
+            env: Vec::new(),
+        },
+        request: None,
+        workers: None,
+        inputs: Vec::new(),
+        feedback: Vec::new(),
+        rehearsal: false,
+    }
+}
+
+/// Returns the next that a keeper says about attempts or its replica.
+async fn next(messages: &mut mpsc::UnboundedReceiver<Message>) -> Input {
+    loop {
+        let message = timeout(Duration::from_secs(60), messages.recv()).await;
+        if let Message::Input(input) = message.expect("it should say something").unwrap() {
+            return *input;
+        }
+    }
+}
+
+fn started(n: u32) -> Input {
+    let attempt = Attempt::new(n).unwrap();
+    Input::AttemptStarted { task: "build".parse().unwrap(), attempt }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_that_was_given_to_a_replica_before_its_end_was_known_is_never_begun() {
+    let world = World::new(async |_| std::future::pending().await);
+    let (inbox, mut messages) = Inbox::new();
+    let Parts { surroundings, replicas, workers, .. } = world.parts(inbox, Default::default());
+    let (slot, spec) = replicas.plan(&"marie-1".parse().unwrap(), &workers);
+    let mut keeper = Keeper::start(surroundings, slot, spec);
+    keeper.dispatch(assignment(1));
+    assert_eq!(next(&mut messages).await, started(1));
+    world.engine.replicas.end(&"marie-1".parse().unwrap(), Exit::unknown());
+    let gone = next(&mut messages).await;
+    assert!(matches!(gone, Input::ReplicaGone { .. }), "{gone:?}");
+
+    // What was sent while that was under way: the end of the replica is its end, too.
+    keeper.dispatch(assignment(2));
+    keeper.count_end();
+    keeper.dispatch(assignment(3));
+
+    assert_eq!(next(&mut messages).await, started(3));
+    assert_eq!(world.engine.calls(), ["ensure marie-1", "stop marie-1", "ensure marie-1"]);
+}
