@@ -423,3 +423,6 @@ fn remove_tree(path: &Path) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

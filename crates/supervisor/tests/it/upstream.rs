@@ -55,6 +55,7 @@ fn a_foreign_api_does_a_task_and_a_whole_request(world: World) {
         answer.contains("look', 'complete'") && answer.contains("judge', 'complete'"),
         "{answer}"
     );
+    eprintln!("LOG {}", api.log());
 }
 
 /// The API, gone when it is dropped.
@@ -87,7 +88,10 @@ impl ForeignApi {
                 let status = api.child.wait().unwrap();
                 let unavailable = status.code().is_some_and(|code| UNAVAILABLE.contains(&code));
                 assert!(unavailable, "{status}\n{}", api.log());
-                return skip(&format!("{kind:?}"), "no LiteLLM: pip can't install it");
+                return skip(
+                    &format!("a foreign API, {kind:?}"),
+                    "LiteLLM can't be installed: no pip, or no packages",
+                );
             }
             Err(_) => panic!("no foreign API after {PATIENCE:?}\n{}", api.log()),
         }

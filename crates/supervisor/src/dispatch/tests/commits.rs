@@ -32,11 +32,7 @@ async fn answer_comes_when_the_journal_holds_what_it_promises() {
     })));
     let (before, after) = told.await.unwrap();
     assert!(!before.contains("task_added"), "{before}");
-    assert!(
-        after.contains("\"event\":\"task_added\",\"task\":{\"version\":1,\"task_id\":\"a\"")
-            || after.contains("task_added") && after.contains("\"task_id\":\"a\""),
-        "{after}"
-    );
+    assert!(after.contains("task_added") && after.contains("\"task_id\":\"a\""), "{after}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +48,7 @@ async fn requests_that_wait_share_a_write() {
     let places: Vec<_> = journal
         .lines()
         .filter(|line| line.contains("task_added"))
-        .map(|line| line.rsplit_once('\t').unwrap().1.to_owned())
+        .map(|line| line.rsplit_once('\t').unwrap().1.split('@').next().unwrap().to_owned())
         .collect();
     let expected: Vec<_> = (1..=50).map(|n| format!("{n}/50")).collect();
     assert_eq!(places, expected);
