@@ -309,3 +309,6 @@ fn bad(name: &str, why: &str) -> Failure {
     Failure::bad_input(format!("the setting `{name}` {why}"))
         .hint("`supervisor doctor --config` shows each setting with its origin.")
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,6 @@ fn a_foreign_api_does_a_task_and_a_whole_request(world: World) {
         answer.contains("look', 'complete'") && answer.contains("judge', 'complete'"),
         "{answer}"
     );
-    eprintln!("LOG {}", api.log());
 }
 
 /// The API, gone when it is dropped.
