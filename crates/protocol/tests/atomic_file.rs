@@ -1,5 +1,7 @@
 //! Files appear whole, under their final name, or not at all.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
+
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,7 @@
 //! What makes a plan one that can be carried out.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
+
 use protocol::{Plan, PlanFault, PlanLimits, Priority, RunId, Task, WorkerId, strict};
 
 const LIMITS: PlanLimits = PlanLimits { tasks: 6, depth: 3 };

@@ -1,5 +1,7 @@
 //! What a container may leave in its folder, and what of it is read.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
