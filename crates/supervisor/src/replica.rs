@@ -229,7 +229,9 @@ impl Work {
                 if make || !slot.is_there() {
                     slot.make(&config_dir)?;
                 }
-                slot.clear_strangers(Some((&order.task.id, order.attempt)))?;
+                // What has the name of an attempt that no worker has seen is not of that attempt.
+                let (task, attempt) = (&order.task.id, order.attempt);
+                slot.clear_strangers(slot.has(task, attempt).then_some((task, attempt)))?;
                 slot.stage(&order)
             })
             .await;

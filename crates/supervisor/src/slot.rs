@@ -147,6 +147,11 @@ impl Slot {
         Ok(())
     }
 
+    /// Returns whether an attempt was put before the worker.
+    pub fn has(&self, task: &TaskId, attempt: Attempt) -> bool {
+        self.tasks().join(task.slot_name(attempt)).is_dir()
+    }
+
     /// Asks the worker to stop an attempt.
     ///
     /// # Errors
@@ -391,11 +396,8 @@ fn hand_over(path: &Path, owner: Owner) -> io::Result<()> {
 fn hand_over_entry(at: &OwnedFd, name: &CStr, owner: Owner, depth: usize) -> Result<(), Errno> {
     match rustix::fs::openat(at, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(folder) if depth > 0 => {
-            for entry in Dir::read_from(&folder)? {
-                let entry = entry?;
-                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                    hand_over_entry(&folder, entry.file_name(), owner, depth - 1)?;
-                }
+            for inner in names(&folder)? {
+                hand_over_entry(&folder, &inner, owner, depth - 1)?;
             }
         }
         // A file, or a link; or what nobody but a worker that means harm nests so deep.
@@ -411,10 +413,65 @@ fn hand_over_entry(at: &OwnedFd, name: &CStr, owner: Owner, depth: usize) -> Res
     }
 }
 
+/// Removes a folder with all that is in it, following no link.
+///
+/// A worker can nest folders deeper than files can be open, and than a path can name. So they are moved up
+/// beside each other before they are removed, and two are open at a time.
+fn remove_folder(path: &Path) -> io::Result<()> {
+    let top = rustix::fs::open(path, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+    loop {
+        let before = names(&top)?;
+        if before.is_empty() {
+            return fs::remove_dir(path);
+        }
+        for name in before {
+            remove_entry(&top, &name)?;
+        }
+    }
+}
+
+/// Removes a file, or an empty folder; of another folder takes out what is in it: files for good, folders
+/// to beside it.
+fn remove_entry(top: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(top, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        other => return other,
+    }
+    let folder = rustix::fs::openat(top, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+    for inner in names(&folder)? {
+        match rustix::fs::unlinkat(&folder, &inner, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {
+                let aside = CString::new(uuid::Uuid::new_v4().to_string());
+                let aside = aside.map_err(|_| Errno::INVAL)?;
+                rustix::fs::renameat(&folder, &inner, top, &aside)?;
+            }
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    match rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR) {
+        // Something was put there meanwhile: the next round finds it.
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn names(folder: &OwnedFd) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// Removes a file or a folder with all that is in it, following no link. `Ok` when there is none.
 fn remove_tree(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(meta) if meta.is_dir() => remove_folder(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };

@@ -257,20 +257,26 @@ async fn folder_that_was_removed_is_made_again_and_watched() {
 async fn folder_that_was_removed_and_made_again_is_watched_anew() {
     let world = World::with_runtime(crate::runtime::fake::FakeRuntime::unused());
     world.engine.set_away(true);
-    let dispatcher_looks = async |daemon: &Daemon, id: &str| {
-        until("it is taken", async || is_known(daemon, id).await.then_some(())).await;
-    };
     let daemon = world.up().await;
     let folder = world.installation.root().join("tasks/marie");
-    // Removing it is an event; then it is made, and found to be another one.
-    fs::remove_dir_all(&folder).unwrap();
-    until_true("it is made again", || folder.join("rejected").is_dir()).await;
-    for id in ["a", "b", "c"] {
+    for by_whom in ["us", "somebody"] {
+        fs::remove_dir_all(&folder).unwrap();
+        if by_whom == "somebody" {
+            fs::create_dir(&folder).unwrap();
+        } else {
+            until_true("it is made again", || folder.join("rejected").is_dir()).await;
+        }
+        let is_taken = async |id: &str| {
+            until("it is taken", async || is_known(&daemon, id).await.then_some(())).await;
+        };
+        // When it is seen by a look from time to time, the next look is a while away.
+        let names = ["first", "second"].map(|n| format!("{n}-by-{by_whom}"));
+        drop_file(&world, &format!("{}.json", names[0]), task(&names[0]).as_bytes());
+        is_taken(&names[0]).await;
         let start = Instant::now();
-        drop_file(&world, &format!("{id}.json"), task(id).as_bytes());
-        dispatcher_looks(&daemon, id).await;
-        // Looks from time to time would find one of them so soon, not each.
-        assert!(start.elapsed() < Duration::from_secs(3), "{id}: {:?}", start.elapsed());
+        drop_file(&world, &format!("{}.json", names[1]), task(&names[1]).as_bytes());
+        is_taken(&names[1]).await;
+        assert!(start.elapsed() < LOOK_EVERY / 2, "{by_whom}: {:?}", start.elapsed());
     }
 }
 
@@ -288,4 +294,16 @@ async fn task_that_a_person_drops_for_the_supervisor_alone_is_refused() {
     let text = "`worker` is `emma`, but the file lies in the folder of `marie`";
     assert_eq!(why(&world, "b.json").await["message"], text);
     assert!(!is_known(&daemon, "a").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_word_of_a_file_that_is_there_again_cancels_nothing() {
+    let world = busy();
+    let daemon = world.up().await;
+    let waits = task("a").replace("\"x\"", "\"x\", \"dependencies\": [\"b\"]");
+    drop_file(&world, "a.json", waits.as_bytes());
+    until("it is taken", async || is_known(&daemon, "a").await.then_some(())).await;
+    let (worker, task) = ("marie".parse().unwrap(), "a".parse().unwrap());
+    daemon.inbox.send(Message::TaskFileGone { worker, task });
+    assert_eq!(daemon.reason("a").await, "waits for b (not here yet)");
 }

@@ -52,3 +52,24 @@ fn slot_name_can_be_a_link_to_a_folder_and_nothing_behind_it_is_removed() {
     assert!(outside.join("file").exists());
     assert!(!dir.path().join("link").is_symlink());
 }
+
+#[test]
+fn folders_nested_deeper_than_files_can_be_open_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().join("top");
+    fs::create_dir(&top).unwrap();
+    let mut folder = rustix::fs::open(&top, FOLDER, Mode::empty()).unwrap();
+    for _ in 0..1500 {
+        rustix::fs::mkdirat(&folder, "a", Mode::RWXU).unwrap();
+        rustix::fs::symlinkat("/", &folder, "link").unwrap();
+        folder = rustix::fs::openat(&folder, "a", FOLDER, Mode::empty()).unwrap();
+    }
+    // What is usual.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let low = rustix::process::Rlimit { current: Some(1024), ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, low).unwrap();
+    let removed = remove_tree(&top);
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    removed.unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}

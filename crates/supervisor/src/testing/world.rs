@@ -83,20 +83,23 @@ impl World {
     /// Returns an installation with that runtime.
     pub(crate) fn with_runtime(runtime: FakeRuntime) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let common = "description = \"Does things.\"\ncommand = [\"true\"]\ntimeout = 60\n";
-        for (worker, rest) in
-            [("marie", "replicas = 1"), ("emma", "replicas = 2"), ("orchestrator", "replicas = 1")]
-        {
-            let folder = dir.path().join("workspaces").join(worker);
-            fs::create_dir_all(&folder).unwrap();
-            let text = format!("{common}{rest}\n");
-            let file = folder.join("worker.toml");
-            atomic_file::create(&file, text.as_bytes(), Durability::Volatile).unwrap();
-        }
         let installation = Installation::at(dir.path()).unwrap();
         daemon::make_folders(&installation).unwrap();
         let engine = Engine::new(runtime);
-        Self { installation, engine, begun: Arc::default(), dir }
+        let world = Self { installation, engine, begun: Arc::default(), dir };
+        for (worker, replicas) in [("marie", 1), ("emma", 2), ("orchestrator", 1)] {
+            fs::create_dir_all(world.installation.workspace(&id(worker))).unwrap();
+            world.configure(worker, &format!("replicas = {replicas}"));
+        }
+        world
+    }
+
+    /// Writes a worker's configuration: what all have, and this.
+    pub(crate) fn configure(&self, worker: &str, rest: &str) {
+        let common = "description = \"Does things.\"\ncommand = [\"true\"]\ntimeout = 60\n";
+        let file = self.installation.workspace(&id(worker)).join("worker.toml");
+        let text = format!("{common}{rest}\n");
+        atomic_file::replace(&file, text.as_bytes(), Durability::Volatile).unwrap();
     }
 
     /// Returns what keepers and dispatchers are made of.

@@ -359,3 +359,37 @@ async fn started_attempt_is_journaled_once() {
         world.events().iter().filter(|e| matches!(e, Event::AttemptStarted { .. })).count();
     assert_eq!(started, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn replica_of_one_attempt_is_stopped_after_each() {
+    let world = World::of_diligent_workers();
+    world.configure("marie", "container = \"per-attempt\"\nreplicas = 1");
+    let daemon = world.up().await;
+    for task in ["a", "b"] {
+        let task = json!({"task_id": task, "worker": "marie", "description": "x"});
+        daemon.add(task).await.unwrap();
+    }
+    assert_eq!(daemon.ended(["a", "b"]).await, [Status::Complete; 2]);
+    let calls = until("the last one is stopped", async || {
+        Some(world.engine.calls()).filter(|calls| calls.len() >= 4)
+    })
+    .await;
+    let one = ["ensure marie-1", "stop marie-1"];
+    assert_eq!(calls, [one[0], one[1], one[0], one[1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_whose_configuration_is_broken_fails_its_task_with_the_place() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    world.configure("marie", "replica = 1");
+    let task = json!({"task_id": "a", "worker": "marie", "description": "x"});
+    daemon.add(task).await.unwrap();
+    assert_eq!(daemon.ended(["a"]).await, [Status::Failed]);
+    let result = until("it is published", async || world.result("marie", "a")).await;
+    let error = result.error.unwrap();
+    assert_eq!(error.kind, FailureKind::Invalid);
+    assert!(error.message.contains("`workspaces/marie/worker.toml`"), "{error}");
+    assert!(error.message.contains("replica"), "{error}");
+    assert_eq!(error.hint.as_deref(), Some("Mend it and retry the task."));
+}

@@ -216,19 +216,25 @@ async fn report_of_an_attempt_that_is_over_counts_for_nothing() {
                 )
                 .unwrap();
             }
+            let planted = job.spec.results.join("b.1/artifacts");
+            fs::create_dir_all(&planted).unwrap();
+            fs::File::create(planted.join("planted.md")).unwrap();
             sleep(Duration::from_secs(10)).await;
         }
         job.hand_in(&job.done(&[]));
         None
     });
     let daemon = world.up().await;
-    for task in ["a", "b"] {
-        daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
+    let a = json!({"task_id": "a", "worker": "marie", "description": "x"});
+    let b = json!({"task_id": "b", "worker": "marie", "description": "x", "dependencies": ["a"]});
+    for task in [a, b] {
+        daemon.add(task).await.unwrap();
     }
     assert_eq!(daemon.ended(["a", "b"]).await, [Status::Complete; 2]);
     until("it is published", async || world.result("marie", "b")).await;
     assert_eq!(world.result("marie", "a").unwrap().summary, "a is done");
     assert_eq!(world.result("marie", "b").unwrap().summary, "b is done");
+    assert_eq!(world.result("marie", "b").unwrap().artifacts, [""; 0]);
     assert_eq!(world.failures("b"), []);
 }
 

@@ -54,6 +54,8 @@ async fn live_attempt_is_adopted() {
     until("it is begun", async || world.begun().pop()).await;
     daemon.kill().await;
 
+    // Its replica runs by a spec of yesterday: it is replaced when it has nothing to do.
+    world.configure("marie", "replicas = 1\nimage = \"other\"");
     let daemon = world.up().await;
     daemon.says("a", "attempt 1 on marie-1").await;
     until("it is adopted", async || (world.engine.calls().len() == 2).then_some(())).await;
@@ -238,4 +240,22 @@ async fn attempt_whose_replica_died_while_the_daemon_was_away_is_made_again_unde
     let daemon = world.up().await;
     assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
     assert_eq!(world.begun(), ["a.1 on marie-1", "a.1 on marie-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn task_of_a_worker_that_is_gone_waits_and_its_file_is_shown() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    let task =
+        json!({"task_id": "a", "worker": "emma", "description": "x", "dependencies": ["later"]});
+    daemon.add(task).await.unwrap();
+    daemon.kill().await;
+    let emma = &"emma".parse().unwrap();
+    fs::remove_dir_all(world.installation.workspace(emma)).unwrap();
+    fs::remove_dir_all(world.installation.tasks(emma)).unwrap();
+
+    let daemon = world.up().await;
+    until_true("it is shown", || world.task_file("emma", "a").exists()).await;
+    assert_eq!(daemon.reason("a").await, "waits for later (not here yet)");
+    assert_eq!(daemon.notices().await, [""; 0]);
 }
