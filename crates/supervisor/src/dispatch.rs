@@ -4,19 +4,23 @@
 //! together; only then are the answers given and the commands carried out. Everything that takes time
 //! is done by others, who send a message when it is done.
 
+mod assign;
+mod brief;
+mod write;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{AgentSpec, Assignment, FailureKind, SessionPlan, Status, TaskError};
-use protocol::{
-    Attempt, Event, Input as TaskInput, ReplicaId, RunId, Task, TaskId, TaskKind, WorkerId,
-};
-use scheduler::{Command, Input, Refusal, RunEntry, Scheduler, Step};
+use protocol::{Attempt, Event, ReplicaId, RunId, TaskId, WorkerId};
+use scheduler::{Command, Input, Refusal, Scheduler, Step};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
+
+use brief::Brief;
+use write::Unwritten;
 
 use crate::clock::Clock;
 use crate::inbox::Message;
@@ -25,7 +29,7 @@ use crate::journal::{CommitError, Journals};
 use crate::replica::{Keeper, Order, Surroundings};
 use crate::replicas::Replicas;
 use crate::watch::Watch;
-use crate::workers::{self, Worker};
+use crate::workers::Worker;
 use crate::{failure, publish, view};
 
 /// The most messages whose events are committed together.
@@ -74,14 +78,6 @@ impl std::fmt::Debug for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Work({} commands)", self.commands.len())
     }
-}
-
-/// Something that a full disk kept from being written.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Unwritten {
-    Task(TaskId),
-    Result(TaskId),
-    Run(RunId),
 }
 
 /// What a dispatcher begins with.
@@ -154,11 +150,14 @@ impl Dispatcher {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 _ = inbox.recv_many(&mut messages, BATCH) => {}
-                () = until(wakeup) => self.input(Input::Tick),
+                () = until(wakeup) => {}
                 () = until(retry_at) => {}
             }
             for message in messages.drain(..) {
                 self.take(message);
+            }
+            if wakeup.is_some_and(|at| at <= Instant::now()) {
+                self.input(Input::Tick);
             }
             self.settle()?;
             // Messages that keep coming must not put it off for ever.
@@ -171,7 +170,7 @@ impl Dispatcher {
                 Some(at) => Some(at),
                 None => Some(Instant::now() + RETRY_AFTER),
             };
-            if self.draining && self.scheduler.running() == 0 {
+            if self.draining && !self.blocked && self.scheduler.running() == 0 {
                 return Ok(());
             }
         }
@@ -297,35 +296,6 @@ impl Dispatcher {
         }
     }
 
-    /// Adds up what runs with a budget spend. A failed attempt is counted as such, not again with its
-    /// task.
-    fn count_cost(&mut self, run: RunId, event: &Event) {
-        let cost = match event {
-            Event::AttemptFailed { cost_usd, .. } => *cost_usd,
-            Event::TaskEnded { result, .. } if result.status == Status::Complete => result.cost_usd,
-            _ => return,
-        };
-        if self.scheduler.run(&run).is_some_and(|run| run.budget_usd.is_some()) {
-            *self.spent.entry(run).or_default() += cost;
-        }
-    }
-
-    /// Returns what an attempt may spend: its own budget, or what is left of the run's.
-    ///
-    /// # Errors
-    ///
-    /// A failure of kind `budget` when nothing is left.
-    fn budget(&self, run: &RunEntry, own: Option<f64>) -> Result<Option<f64>, TaskError> {
-        let Some(budget) = run.budget_usd else { return Ok(own) };
-        let left = budget - self.spent.get(&run.run).copied().unwrap_or_default();
-        if left > 0.0 {
-            return Ok(Some(own.map_or(left, |own| own.min(left))));
-        }
-        let message = format!("the run's budget of ${budget:.2} is used up");
-        Err(TaskError::new(FailureKind::Budget, message)
-            .with_hint("Submit what is left as a new run, with a budget of its own."))
-    }
-
     fn push(&mut self, now: protocol::Time, event: Event) {
         let run = match &event {
             Event::RunOpened { run, .. }
@@ -406,119 +376,6 @@ impl Dispatcher {
             }
             Command::StopReplica { replica } => self.keeper(&replica).order(Order::Stop),
         }
-    }
-
-    /// Writes something, now or as soon as it can be written.
-    fn write(&mut self, what: Unwritten) {
-        let written = match &what {
-            Unwritten::Task(task) => match self.scheduler.task(task) {
-                Some(entry) if entry.result.is_none() => {
-                    publish::task(&self.installation, &entry.task)
-                }
-                _ => Ok(()),
-            },
-            Unwritten::Result(task) => {
-                match self.scheduler.task(task).and_then(|e| e.result.as_ref()) {
-                    Some(result) => publish::result(&self.installation, result),
-                    None => Ok(()),
-                }
-            }
-            Unwritten::Run(run) => {
-                match view::summary(&self.scheduler, &self.installation, *run, self.clock.now()) {
-                    Some(summary) => {
-                        let answer = view::answer(&self.scheduler, *run);
-                        publish::run(&self.installation, &summary, answer.as_deref())
-                    }
-                    None => Ok(()),
-                }
-            }
-        };
-        match written {
-            Ok(()) => {
-                self.unwritten.remove(&what);
-                if self.unwritten.is_empty() {
-                    self.notices.remove("files");
-                }
-            }
-            Err(error) => {
-                warn!(?what, %error, "Can't write; trying again.");
-                self.notices.insert("files".to_owned(), format!("can't write files: {error}"));
-                self.unwritten.insert(what, ());
-            }
-        }
-    }
-
-    fn write_again(&mut self) {
-        let unwritten: Vec<_> = self.unwritten.keys().cloned().collect();
-        for what in unwritten {
-            self.write(what);
-        }
-    }
-
-    /// Returns what a worker has to know for an attempt; `None` when the attempt is over by now.
-    fn assignment(&self, task: &TaskId, attempt: Attempt) -> Option<Result<Assignment, TaskError>> {
-        let entry = self.scheduler.task(task)?;
-        let live = entry.live().filter(|live| live.attempt == attempt)?;
-        let run = self.scheduler.run(&entry.task.run)?;
-        let worker = match workers::load(&self.installation, &entry.task.worker) {
-            Ok(worker) => worker,
-            Err(failure) => {
-                let mut message = vec![failure.to_string()];
-                message.extend(failure.causes());
-                let error = TaskError::new(FailureKind::Invalid, message.join(": "));
-                return Some(Err(error.with_hint("Mend it and retry the task.")));
-            }
-        };
-        let config = &worker.config;
-        let is_work = entry.task.kind == TaskKind::Work;
-        let request = run.request.clone().filter(|_| is_work);
-        let inputs = entry.task.dependencies.iter().filter_map(|id| {
-            let dependency = self.scheduler.task(id)?;
-            let status = dependency.status()?;
-            let worker = dependency.task.worker.clone();
-            Some(TaskInput { task: id.clone(), worker, status })
-        });
-        let budget_usd = match self.budget(run, entry.task.budget_usd.or(config.budget_usd)) {
-            Ok(budget) => budget,
-            Err(error) => return Some(Err(error)),
-        };
-        let session = entry.session.filter(|session| session.id == live.session);
-        Some(Ok(Assignment {
-            task: Task::clone(&entry.task),
-            attempt,
-            token: live.token,
-            session: SessionPlan {
-                id: live.session,
-                resume: live.resume,
-                used: session.map(|session| session.used).unwrap_or_default(),
-                cost_usd: session.map(|session| session.cost_usd).unwrap_or_default(),
-            },
-            timeout: entry.task.timeout.unwrap_or(Duration::from_secs(config.timeout.into())),
-            idle_timeout: Duration::from_secs(config.idle_timeout.into()),
-            budget_usd,
-            agent: self.agent(&worker, entry.task.kind),
-            request,
-            workers: (entry.task.kind == TaskKind::Plan).then(|| self.catalogue()),
-            inputs: inputs.collect(),
-            feedback: entry.feedback.clone(),
-            rehearsal: self.rehearsal,
-        }))
-    }
-
-    /// Planning and synthesis need no tools: that keeps their requests small.
-    fn agent(&self, worker: &Worker, kind: TaskKind) -> AgentSpec {
-        let mut agent = worker.agent();
-        if kind != TaskKind::Work {
-            agent.tools.clear();
-            agent.subagents = None;
-            agent.mcp = None;
-        }
-        agent
-    }
-
-    fn catalogue(&self) -> serde_json::Value {
-        let others = self.workers.values().filter(|w| w.id.as_str() != protocol::ORCHESTRATOR);
-        others.map(Worker::catalogue_entry).collect()
     }
 
     fn keeper(&mut self, replica: &ReplicaId) -> &Keeper {
@@ -614,45 +471,6 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
-    }
-}
-
-/// An event without what people and agents wrote, and without its token: what a log may hold.
-struct Brief<'a>(&'a Event);
-
-impl std::fmt::Display for Brief<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Event::RunOpened { short, mode, .. } => write!(f, "run_opened {short} {mode:?}"),
-            Event::TaskAdded { task, source } => write!(f, "task_added {} {source:?}", task.id),
-            Event::PlanRejected { task, reasons } => {
-                write!(f, "plan_rejected {task}, {} reasons", reasons.len())
-            }
-            Event::PlanAccepted { tasks, .. } => write!(f, "plan_accepted, {tasks} tasks"),
-            Event::AttemptDispatched { task, attempt, replica, resume, .. } => {
-                write!(f, "attempt_dispatched {task} {attempt} {replica} resume={resume}")
-            }
-            Event::AttemptStarted { task, attempt } => {
-                write!(f, "attempt_started {task} {attempt}")
-            }
-            Event::AttemptStopping { task, attempt, error } => {
-                write!(f, "attempt_stopping {task} {attempt} {}", error.kind)
-            }
-            Event::AttemptFailed { task, attempt, error, counted, retry_at, .. } => {
-                write!(f, "attempt_failed {task} {attempt} {} counted={counted}", error.kind)?;
-                match retry_at {
-                    Some(time) => write!(f, " again at {time}"),
-                    None => Ok(()),
-                }
-            }
-            Event::TaskEnded { result, .. } => {
-                write!(f, "task_ended {} {}", result.task_id, result.status)
-            }
-            Event::CancelRequested { task: Some(task), .. } => write!(f, "cancel_requested {task}"),
-            Event::CancelRequested { task: None, .. } => write!(f, "cancel_requested"),
-            Event::TaskReset { task } => write!(f, "task_reset {task}"),
-            Event::RunEnded { state, .. } => write!(f, "run_ended {}", state.as_str()),
-        }
     }
 }
 
