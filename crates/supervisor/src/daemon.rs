@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::atomic_file::{self, Durability};
 use protocol::{Auth, Record, Time, WorkerId};
 use scheduler::Scheduler;
 use tokio::net::UnixListener;
@@ -64,7 +65,10 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         let hint = error.hint();
         Failure::unavailable("the journal can't be used").because(error).hint(hint)
     })?;
+    let scheduler = replay(&config, &workers, &records);
     let runtime = choose_runtime(&installation, &config, &workers, rehearsal).await?;
+    let grace = Duration::from_secs_f64(config.stop_grace.value);
+    retire_other_runtime(&installation, &*runtime, scheduler.running() > 0, grace).await?;
     let sockets = installation.make_sockets()?;
     let gateways = Arc::new(Gateways::start(&installation, &config, &sockets, rehearsal)?);
     let (inbox, messages) = Inbox::new();
@@ -85,13 +89,13 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         gateways: Arc::clone(&gateways),
         inbox: inbox.clone(),
         clock,
-        stop_grace: Duration::from_secs_f64(config.stop_grace.value),
+        stop_grace: grace,
     };
     let replicas = replicas(&installation, &config, &*runtime, gateways)?;
     let committed = journals.committed();
     let dispatcher = Dispatcher::new(Beginning {
         installation: installation.clone(),
-        scheduler: replay(&config, &workers, &records),
+        scheduler,
         journals,
         workers: workers.clone(),
         replicas,
@@ -101,7 +105,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         random,
     });
     drop(records);
-    stop_strangers(&runtime, &workers, Duration::from_secs_f64(config.stop_grace.value)).await;
+    stop_strangers(&runtime, &workers, grace).await;
     let (shutdown, requests) = mpsc::unbounded_channel();
     let api = Api {
         inbox: inbox.clone(),
@@ -131,7 +135,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
             }
             let ended = work.await;
             if request.stop_workers {
-                stop_workers(&*runtime, Duration::from_secs_f64(config.stop_grace.value)).await;
+                stop_workers(&*runtime, grace).await;
             }
             ended
         }
@@ -226,6 +230,45 @@ async fn choose_runtime(
     }
 }
 
+/// Makes sure that nothing of another runtime, which ran the workers before this one, runs any more: two
+/// workers of one slot would both do its attempt.
+///
+/// # Errors
+///
+/// Unavailable when attempts are out and it can't be told whether they run.
+async fn retire_other_runtime(
+    installation: &Installation,
+    runtime: &dyn Runtime,
+    attempts_are_out: bool,
+    grace: Duration,
+) -> Result<(), Failure> {
+    let path = installation.runtime_file();
+    let last = fs::read_to_string(&path).unwrap_or_default();
+    if last.trim() != runtime.name() {
+        let other: Option<Arc<dyn Runtime>> = match last.trim() {
+            "docker" => match DockerRuntime::connect(installation.id()).await {
+                Ok(docker) => Some(Arc::new(docker)),
+                Err(error) if attempts_are_out => {
+                    let message = "tasks of this installation may still run in containers";
+                    return Err(Failure::unavailable(message).because(error).hint(
+                        "Start the container engine, then `supervisor up` again. If it is gone for good, \
+                         remove `.supervisor/runtime`.",
+                    ));
+                }
+                Err(_) => None,
+            },
+            "process" => Some(Arc::new(ProcessRuntime::new(installation.processes()))),
+            _ => None,
+        };
+        if let Some(other) = other {
+            info!(from = other.name(), to = runtime.name(), "The runtime has changed.");
+            stop_workers(&*other, grace).await;
+        }
+    }
+    atomic_file::replace(&path, runtime.name().as_bytes(), Durability::Synced)
+        .map_err(|e| cant_write(&path, e))
+}
+
 /// Collects what replicas are started with.
 fn replicas(
     installation: &Installation,
@@ -286,7 +329,7 @@ fn random() -> u64 {
 /// Serves the API until the task is ended.
 fn serve(api: Api, socket: &Path) -> Result<tokio::task::JoinHandle<()>, Failure> {
     // The lock says that no other daemon serves this folder, so what is there is left over.
-    protocol::atomic_file::remove(socket).map_err(|e| cant_write(socket, e))?;
+    atomic_file::remove(socket).map_err(|e| cant_write(socket, e))?;
     let listener = UnixListener::bind(socket).map_err(|e| cant_write(socket, e))?;
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, api::router(api)).await {

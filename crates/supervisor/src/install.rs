@@ -199,6 +199,11 @@ impl Installation {
         self.state().join("processes")
     }
 
+    /// `.supervisor/runtime`: what ran the workers last.
+    pub fn runtime_file(&self) -> PathBuf {
+        self.state().join("runtime")
+    }
+
     /// `.supervisor/scratch/<replica>/`: the process runtime's `/tmp`.
     pub fn scratch(&self, replica: &ReplicaId) -> PathBuf {
         self.state().join("scratch").join(replica.as_str())

@@ -80,7 +80,7 @@ fn a_lost_replica_costs_no_retry(world: World) {
             Command::new("docker").args(["rm", "--force", &name]).output().unwrap();
         }
         Kind::Process => {
-            for pid in processes(&world, "worker") {
+            for pid in world.processes(world.kind, "worker") {
                 Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
             }
         }
@@ -130,44 +130,5 @@ fn no_cli_is_left(world: &World) {
 
 /// Returns the processes of the CLI that belong to this world.
 fn cli_processes(world: &World) -> Vec<u32> {
-    processes(world, "claude")
-}
-
-/// Returns the processes of a program that belong to this world: those whose open files or arguments
-/// name its folder, or that run in its containers.
-fn processes(world: &World, program: &str) -> Vec<u32> {
-    match world.kind {
-        Kind::Docker => world
-            .containers()
-            .iter()
-            .flat_map(|name| {
-                let output =
-                    Command::new("docker").args(["top", name, "-eo", "pid,comm"]).output().unwrap();
-                pids(&text(&output.stdout), program)
-            })
-            .collect(),
-        Kind::Process => {
-            let folder = world.path("").to_string_lossy().into_owned();
-            let output = Command::new("ps").args(["-eo", "pid,args", "-ww"]).output().unwrap();
-            text(&output.stdout)
-                .lines()
-                .filter(|line| line.contains(&folder))
-                .filter_map(|line| {
-                    let (pid, rest) = line.trim().split_once(' ')?;
-                    let name = rest.split_whitespace().next()?.rsplit('/').next()?;
-                    (name == program).then(|| pid.parse().ok())?
-                })
-                .collect()
-        }
-    }
-}
-
-fn pids(table: &str, program: &str) -> Vec<u32> {
-    table
-        .lines()
-        .filter_map(|line| {
-            let (pid, name) = line.trim().split_once(char::is_whitespace)?;
-            (name.trim() == program).then(|| pid.parse().ok())?
-        })
-        .collect()
+    world.processes(world.kind, "claude")
 }

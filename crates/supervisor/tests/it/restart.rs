@@ -3,7 +3,7 @@
 use supervisor::api::types::TaskStatus;
 
 use crate::in_both_runtimes;
-use crate::world::{World, text};
+use crate::world::{Kind, World, text};
 
 in_both_runtimes! {
     a_daemon_killed_in_mid_run_loses_nothing_and_does_nothing_twice,
@@ -53,4 +53,28 @@ fn what_down_interrupted_goes_on_at_the_next_up(world: World) {
     world.forget_daemon();
     world.start_daemon();
     assert_eq!(world.ended(&["long"]), [TaskStatus::Complete]);
+}
+
+/// The first daemon runs the task as a process, the next one has containers: the process must be gone
+/// before the container does the same attempt.
+#[test]
+fn docker_takes_over_from_processes_and_nothing_runs_twice() {
+    let test = "docker_takes_over_from_processes_and_nothing_runs_twice";
+    if World::of_containers(test).is_none() {
+        return;
+    }
+    let Some(world) = World::of_processes(test) else { return };
+    let rule =
+        "[[rule]]\nmatch = { task = \"long\", turn = 0 }\ntimes = 1\nanswer = { hang = true }\n";
+    let mut world = world.start(rule);
+    world.add("marie", "long", "Take a while", &[]);
+    world.until_asked("long");
+    world.kill_daemon();
+    let before = world.processes(Kind::Process, "worker");
+    assert_eq!(before.len(), 1, "{before:?}");
+    world.kind = Kind::Docker;
+    world.start_daemon();
+    assert_eq!(world.ended(&["long"]), [TaskStatus::Complete]);
+    let after = world.processes(Kind::Process, "worker");
+    assert!(after.is_empty(), "still there: {after:?}");
 }

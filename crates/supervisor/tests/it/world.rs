@@ -303,6 +303,37 @@ impl World {
         daemon.wait().unwrap();
     }
 
+    /// Returns the processes of a program that belong to this world: those whose open files or arguments
+    /// name its folder, or that run in its containers.
+    pub(crate) fn processes(&self, kind: Kind, program: &str) -> Vec<u32> {
+        match kind {
+            Kind::Docker => self
+                .containers()
+                .iter()
+                .flat_map(|name| {
+                    let output = Command::new("docker")
+                        .args(["top", name, "-eo", "pid,comm"])
+                        .output()
+                        .unwrap();
+                    pids(&text(&output.stdout), program)
+                })
+                .collect(),
+            Kind::Process => {
+                let folder = self.path("").to_string_lossy().into_owned();
+                let output = Command::new("ps").args(["-eo", "pid,args", "-ww"]).output().unwrap();
+                text(&output.stdout)
+                    .lines()
+                    .filter(|line| line.contains(&folder))
+                    .filter_map(|line| {
+                        let (pid, rest) = line.trim().split_once(' ')?;
+                        let name = rest.split_whitespace().next()?.rsplit('/').next()?;
+                        (name == program).then(|| pid.parse().ok())?
+                    })
+                    .collect()
+            }
+        }
+    }
+
     pub(crate) fn installation_id(&self) -> String {
         supervisor::install::Installation::at(self.dir.path()).unwrap().id().to_owned()
     }
@@ -376,4 +407,14 @@ fn copy_tree(from: &Path, to: &Path) {
             fs::copy(entry.path(), to).unwrap();
         }
     }
+}
+
+fn pids(table: &str, program: &str) -> Vec<u32> {
+    table
+        .lines()
+        .filter_map(|line| {
+            let (pid, name) = line.trim().split_once(char::is_whitespace)?;
+            (name.trim() == program).then(|| pid.parse().ok())?
+        })
+        .collect()
 }
