@@ -67,12 +67,30 @@ impl Scheduler {
         task: TaskId,
         attempt: Attempt,
         error: TaskError,
+        pause: bool,
     ) {
         let Some((ix, live)) = self.live_attempt(&task, attempt) else {
             return;
         };
         let replica = live.replica.clone();
         match &live.phase {
+            Phase::Launching if pause => {
+                let failed = Event::AttemptFailed {
+                    task,
+                    attempt,
+                    error: error.clone(),
+                    counted: false,
+                    retry_at: Some(turn.now),
+                    usage: Default::default(),
+                    cost_usd: 0.0,
+                };
+                self.record(turn, failed);
+                // Not recorded: a restart finds out anew.
+                let worker = self.graph[ix].worker;
+                self.workers.get_mut(worker).paused = Some(error);
+                self.workers.set_up(&replica, false);
+                self.retire(turn, replica);
+            }
             Phase::Launching => {
                 self.attempt_failed(turn, ix, unasked(error), None);
                 self.workers.set_up(&replica, false);

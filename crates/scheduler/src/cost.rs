@@ -229,6 +229,7 @@ fn failure_at_the_top_of_a_long_chain_costs_what_it_skips() {
             task: "t0".parse().unwrap(),
             attempt: protocol::Attempt::FIRST,
             error: protocol::TaskError::new(protocol::FailureKind::Invalid, "x"),
+            pause: false,
         },
         0,
     );

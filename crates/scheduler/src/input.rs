@@ -41,8 +41,8 @@ impl Scheduler {
             Input::Retry(target) => return self.retry(turn, &target),
             Input::AttemptStarted { task, attempt } => self.attempt_started(turn, task, attempt),
             Input::AttemptReported { report } => self.attempt_reported(turn, report),
-            Input::AttemptUnstartable { task, attempt, error } => {
-                self.attempt_unstartable(turn, task, attempt, error);
+            Input::AttemptUnstartable { task, attempt, error, pause } => {
+                self.attempt_unstartable(turn, task, attempt, error, pause);
             }
             Input::ReplicaGone { replica, error } => self.replica_gone(turn, &replica, error),
         }

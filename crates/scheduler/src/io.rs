@@ -62,6 +62,9 @@ pub enum Input {
         attempt: Attempt,
         /// Why.
         error: TaskError,
+        /// Whether no attempt of this worker could be started: then the task waits, and so does all else
+        /// of the worker, until somebody retries anything.
+        pause: bool,
     },
     /// The replica does not run, for sure; all that it had handed in was reported before.
     ReplicaGone {

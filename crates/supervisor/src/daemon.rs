@@ -35,6 +35,7 @@ use crate::replicas::Replicas;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Owner, Runtime};
+use crate::slot;
 use crate::watch::Watch;
 use crate::workers::{self, Worker};
 
@@ -68,7 +69,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     let scheduler = replay(&config, &workers, &records);
     let runtime = choose_runtime(&installation, &config, &workers, rehearsal).await?;
     let grace = Duration::from_secs_f64(config.stop_grace.value);
-    retire_other_runtime(&installation, &*runtime, scheduler.running() > 0, grace).await?;
+    retire_other_runtime(&installation, &*runtime, grace).await?;
     let sockets = installation.make_sockets()?;
     let gateways = Arc::new(Gateways::start(&installation, &config, &sockets, rehearsal)?);
     let (inbox, messages) = Inbox::new();
@@ -106,7 +107,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     });
     drop(records);
     stop_strangers(&runtime, &workers, grace).await;
-    let (shutdown, requests) = mpsc::unbounded_channel();
+    let (shutdown, mut requests) = mpsc::unbounded_channel();
     let api = Api {
         inbox: inbox.clone(),
         committed,
@@ -114,7 +115,6 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         health,
         shutdown,
     };
-    let server = serve(api, &sockets.join(API_SOCKET))?;
     let stop = CancellationToken::new();
     let mut work = tokio::spawn(dispatcher.run(messages, stop.clone()));
     for worker in workers.keys() {
@@ -122,24 +122,30 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
             .await
             .map_err(|e| cant_write(&installation.tasks(worker), e))?;
     }
+    // Not before: whoever gets an answer may drop a file.
+    let server = serve(api, &sockets.join(API_SOCKET))?;
     info!(folder = %installation.root().display(), runtime = runtime.name(), rehearsal, "Ready.");
-    let ended = tokio::select! {
-        ended = &mut work => ended,
-        request = end_request(requests) => {
-            let request = request?;
-            info!(?request, "Ending.");
-            if request.drain {
-                inbox.ask(Dispatcher::drain).await;
-            } else {
-                stop.cancel();
+    let mut workers_too = false;
+    let ended = loop {
+        tokio::select! {
+            ended = &mut work => break ended,
+            request = end_request(&mut requests) => {
+                let request = request?;
+                info!(?request, "Ending.");
+                workers_too |= request.stop_workers;
+                if !request.drain {
+                    stop.cancel();
+                    break work.await;
+                }
+                // It may take hours. Whoever does not want to wait any more says so again.
+                let inbox = inbox.clone();
+                tokio::spawn(async move { inbox.ask(Dispatcher::drain).await });
             }
-            let ended = work.await;
-            if request.stop_workers {
-                stop_workers(&*runtime, grace).await;
-            }
-            ended
         }
     };
+    if workers_too {
+        stop_workers(&*runtime, grace).await;
+    }
     server.abort();
     match ended {
         Ok(Ok(())) => Ok(()),
@@ -235,11 +241,10 @@ async fn choose_runtime(
 ///
 /// # Errors
 ///
-/// Unavailable when attempts are out and it can't be told whether they run.
+/// Unavailable when a worker still serves a slot, and the engine that runs it does not answer.
 async fn retire_other_runtime(
     installation: &Installation,
     runtime: &dyn Runtime,
-    attempts_are_out: bool,
     grace: Duration,
 ) -> Result<(), Failure> {
     let path = installation.runtime_file();
@@ -248,14 +253,17 @@ async fn retire_other_runtime(
         let other: Option<Arc<dyn Runtime>> = match last.trim() {
             "docker" => match DockerRuntime::connect(installation.id()).await {
                 Ok(docker) => Some(Arc::new(docker)),
-                Err(error) if attempts_are_out => {
-                    let message = "tasks of this installation may still run in containers";
-                    return Err(Failure::unavailable(message).because(error).hint(
-                        "Start the container engine, then `supervisor up` again. If it is gone for good, \
-                         remove `.supervisor/runtime`.",
-                    ));
-                }
-                Err(_) => None,
+                Err(error) => match slot::served(&installation.results()).first() {
+                    Some(slot) => {
+                        let message = format!("a container still serves `{}`", slot.display());
+                        return Err(Failure::unavailable(message).because(error).hint(
+                            "Let the container engine answer, then `supervisor up` again; or end that \
+                             container.",
+                        ));
+                    }
+                    // An engine that is gone, with all that it ran.
+                    None => None,
+                },
             },
             "process" => Some(Arc::new(ProcessRuntime::new(installation.processes()))),
             _ => None,
@@ -339,7 +347,9 @@ fn serve(api: Api, socket: &Path) -> Result<tokio::task::JoinHandle<()>, Failure
 }
 
 /// Waits until somebody wants an end: by a signal, or by the API.
-async fn end_request(mut requests: mpsc::UnboundedReceiver<Shutdown>) -> Result<Shutdown, Failure> {
+async fn end_request(
+    requests: &mut mpsc::UnboundedReceiver<Shutdown>,
+) -> Result<Shutdown, Failure> {
     let listen =
         |kind| signal(kind).map_err(|e| Failure::unavailable("signals can't be heard").because(e));
     let mut terminate = listen(SignalKind::terminate())?;

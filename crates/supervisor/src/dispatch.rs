@@ -203,10 +203,31 @@ impl Dispatcher {
                 self.work.commands.push(Command::CloseRun { run });
             }
         }
+        self.clear_leftovers();
         let step = self.scheduler.resume(self.clock.now(), &mut self.random);
         self.record(step);
         if !runs.contains(&RunId::Adhoc) {
             self.input(view::adhoc(self.rehearsal));
+        }
+    }
+
+    /// Clears away the attempts that were over when the last daemon ended, as it would have: their
+    /// transcripts are kept.
+    fn clear_leftovers(&mut self) {
+        for worker in self.workers.values() {
+            for number in 1..=worker.config.replicas {
+                let Ok(replica) = ReplicaId::new(&worker.id, number) else { continue };
+                let (slot, _) = self.replicas.plan(&replica, &self.workers);
+                for (task, attempt) in slot.staged() {
+                    let live = self.live.get(&task);
+                    let is_live = live.is_some_and(|live| (live.0, &live.1) == (attempt, &replica));
+                    let entry = self.scheduler.task(&task);
+                    if let Some(entry) = entry.filter(|e| !is_live && e.task.worker == worker.id) {
+                        let run = entry.task.run;
+                        self.work.clears.push((replica.clone(), run, task, attempt));
+                    }
+                }
+            }
         }
     }
 
@@ -366,13 +387,16 @@ impl Dispatcher {
                     self.keeper(&replica).dispatch(assignment);
                 }
                 Some(Err(error)) => {
-                    let input = Input::AttemptUnstartable { task, attempt, error };
+                    let pause = false;
+                    let input = Input::AttemptUnstartable { task, attempt, error, pause };
                     self.surroundings.inbox.send(Message::Input(Box::new(input)));
                 }
                 None => {}
             },
             Command::Interrupt { task, attempt, replica, reason } => {
-                self.keeper(&replica).order(Order::Interrupt { task, attempt, reason });
+                if let Some(awaited) = self.awaited(&task, attempt) {
+                    self.keeper(&replica).order(Order::Interrupt { awaited, reason });
+                }
             }
             Command::StopReplica { replica } => self.keeper(&replica).order(Order::Stop),
         }
@@ -455,7 +479,8 @@ impl Dispatcher {
     pub fn notices(&self) -> Vec<String> {
         let trouble = self.watch.trouble().map(str::to_owned);
         let paused = self.scheduler.paused().map(|(worker, error)| {
-            format!("{worker} is paused: {error}. `supervisor retry` lets it go on.")
+            let hint = error.hint.as_ref().map(|hint| format!(" {hint}")).unwrap_or_default();
+            format!("{worker} is paused: {error}.{hint} `supervisor retry` lets it go on.")
         });
         self.notices.values().cloned().chain(trouble).chain(paused).collect()
     }

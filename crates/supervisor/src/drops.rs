@@ -140,8 +140,10 @@ impl Drops {
             Err(error) => {
                 let text = format!("`{}` can't be read: {error}", folder.display());
                 self.inbox.notice(&folder.display(), Some(text));
-                // A folder that somebody removed is made again, and watched again.
-                if fs::create_dir_all(self.installation.rejected(&self.worker)).is_ok() {
+                // A folder that somebody removed is made again, and watched again; not so an installation.
+                if self.installation.root().is_dir()
+                    && fs::create_dir_all(self.installation.rejected(&self.worker)).is_ok()
+                {
                     self.inbox.notice(&folder.display(), None);
                     self.watched = None;
                     self.watch().await;

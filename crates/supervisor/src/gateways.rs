@@ -11,7 +11,7 @@ use tracing::info;
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::install::{Installation, cant_write};
+use crate::install::{Installation, cant_write, private_folder};
 use crate::runtime::{GATEWAY_SOCKET, ReplicaSpec, RuntimeError};
 
 /// The gateways of a daemon.
@@ -90,14 +90,19 @@ impl Gateways {
             Auth::Gateway => self.credential.clone(),
             Auth::Home => None,
         };
+        let refused = |source| {
+            let (action, name) = ("open the gateway of", spec.replica.to_string());
+            RuntimeError::Refused { action, name, source }
+        };
+        // Whoever can open the socket can use the key, and the folder may have been cleaned up since it
+        // was made; in `/tmp` anybody could make it anew.
+        if let Some(root) = self.sockets.parent() {
+            let uid = rustix::process::geteuid().as_raw();
+            private_folder(root, uid).map_err(|error| refused(error.into()))?;
+        }
         let path = self.folder(&spec.replica).join(GATEWAY_SOCKET);
-        self.gateway.listen(spec.replica.as_str(), &path, credential).await.map_err(|error| {
-            RuntimeError::Refused {
-                action: "open the gateway of",
-                name: spec.replica.to_string(),
-                source: Box::new(error),
-            }
-        })
+        let listener = self.gateway.listen(spec.replica.as_str(), &path, credential).await;
+        listener.map_err(|error| refused(Box::new(error)))
     }
 }
 

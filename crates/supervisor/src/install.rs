@@ -261,7 +261,12 @@ pub fn cant_write(path: &Path, error: std::io::Error) -> Failure {
     Failure::unavailable(format!("`{}` can't be written", path.display())).because(error)
 }
 
-fn private_folder(dir: &Path, uid: u32) -> std::io::Result<()> {
+/// Makes a folder that is the user's alone, or makes sure that what is there is that.
+///
+/// # Errors
+///
+/// Any I/O error; and that it is somebody else's.
+pub(crate) fn private_folder(dir: &Path, uid: u32) -> std::io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -240,12 +240,10 @@ fn batch(lines: &[String], start: u64) -> String {
 /// Opens a journal for appending; makes it, and its name safe, if it is not there.
 fn open(path: &Path) -> io::Result<File> {
     let dir = path.parent().unwrap_or(path);
-    let new = !path.exists();
-    if new {
-        fs::create_dir_all(dir)?;
-    }
+    fs::create_dir_all(dir)?;
     let file = OpenOptions::new().create(true).append(true).open(path)?;
-    if new {
+    // Also one that is there already: whoever made it may not have come to this.
+    if file.metadata()?.len() == 0 {
         atomic_file::sync_folder(dir)?;
         if let Some(runs) = dir.parent() {
             atomic_file::sync_folder(runs)?;

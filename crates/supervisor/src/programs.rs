@@ -41,16 +41,17 @@ pub fn worker(installation: &Installation, config: &Config) -> Result<PathBuf, F
     };
     let cant_read =
         |error| Failure::unavailable(format!("`{}` can't be read", found.display())).because(error);
-    let hash = hash(found).map_err(cant_read)?;
+    let hash = hash_of(found).map_err(cant_read)?;
     let folder = installation.bin().join(&hash[..16]);
     let target = folder.join("worker");
-    if !target.is_file() {
+    // Not only its name: a power cut, or a full disk, may have left a part of it.
+    if hash_of(&target).ok().as_ref() != Some(&hash) {
         fs::create_dir_all(&folder).map_err(|e| cant_write(&folder, e))?;
         let bytes = fs::read(found).map_err(cant_read)?;
         let partial = folder.join(".worker.tmp");
-        atomic_file::replace(&partial, &bytes, Durability::Volatile)
+        atomic_file::replace(&partial, &bytes, Durability::Synced)
             .and_then(|()| fs::set_permissions(&partial, Permissions::from_mode(0o755)))
-            .and_then(|()| atomic_file::move_to(&partial, &target, Durability::Volatile))
+            .and_then(|()| atomic_file::move_to(&partial, &target, Durability::Synced))
             .map_err(|e| cant_write(&target, e))?;
     }
     Ok(target)
@@ -86,11 +87,36 @@ pub fn claude(installation: &Installation, config: &Config) -> Result<PathBuf, F
 /// can't be read.
 pub fn build() -> String {
     // The file that runs, also when another has taken its name.
-    hash(Path::new("/proc/self/exe")).map(|hash| hash[..16].to_owned()).unwrap_or_default()
+    hash_of(Path::new("/proc/self/exe")).map(|hash| hash[..16].to_owned()).unwrap_or_default()
 }
 
-fn hash(path: &Path) -> io::Result<String> {
+fn hash_of(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hash)?;
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+
+    #[test]
+    fn copy_of_the_program_that_a_power_cut_has_emptied_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = Installation::at(dir.path()).unwrap();
+        let write = |name: &str, text: &[u8]| {
+            atomic_file::replace(&dir.path().join(name), text, Durability::Volatile).unwrap();
+        };
+        write("program", b"what it does");
+        write("supervisor.toml", b"worker = \"program\"\n");
+        let config = Config::load(&installation, Flags::default(), |_| None).unwrap();
+        let copy = worker(&installation, &config).unwrap();
+        assert_eq!(fs::read(&copy).unwrap(), b"what it does");
+
+        File::options().write(true).open(&copy).unwrap().set_len(0).unwrap();
+        assert_eq!(worker(&installation, &config).unwrap(), copy);
+        assert_eq!(fs::read(&copy).unwrap(), b"what it does");
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o755);
+    }
 }

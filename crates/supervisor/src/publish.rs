@@ -31,7 +31,8 @@ pub fn is_published(installation: &Installation, result: &TaskResult) -> bool {
     let (worker, task) = (&result.worker, &result.task_id);
     let taken_in = Attempt::new(result.attempt)
         .map(|attempt| installation.attempt(result.run, task, attempt).join("artifacts"));
-    installation.result_file(worker, task).exists()
+    // After a power cut it may be there without its contents.
+    fs::metadata(installation.result_file(worker, task)).is_ok_and(|file| file.len() > 0)
         && !installation.task_file(worker, task).exists()
         && !taken_in.is_some_and(|dir| result.status == Status::Complete && dir.exists())
 }

@@ -4,6 +4,7 @@
 //! the other and tells the dispatcher what happened. The folder of results is the truth: a watch
 //! event, a timer and the replica's end all lead to the same look at it.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::failure;
 use crate::gateways::Gateways;
 use crate::inbox::{Inbox, Message};
 use crate::runtime::{Exit, ReplicaSpec, Runtime, RuntimeError};
-use crate::slot::Slot;
+use crate::slot::{Awaited, Slot};
 
 /// Something for a keeper to do.
 #[derive(Debug)]
@@ -32,12 +33,11 @@ pub enum Order {
         /// that end will be the attempt's too, and nothing is to be done.
         ends: u64,
     },
-    /// Ask the worker to stop the attempt.
+    /// Ask the worker to stop the attempt. One that an earlier daemon has put before it is waited for
+    /// from then on, too.
     Interrupt {
-        /// The task.
-        task: TaskId,
-        /// Which attempt.
-        attempt: Attempt,
+        /// The attempt.
+        awaited: Awaited,
         /// Why.
         reason: String,
     },
@@ -93,13 +93,19 @@ impl Keeper {
             listener: None,
             made: false,
             troubled: false,
+            full: false,
             attempt: None,
+            cancel: None,
+            clears: Vec::new(),
+            orders: inbox,
+            waiting: VecDeque::new(),
+            ensured: false,
             end: None,
             ends: 0,
         };
         tokio::spawn(
             async move {
-                work.run(inbox).await;
+                work.run().await;
                 end.disarm();
             }
             .instrument(span),
@@ -160,9 +166,20 @@ struct Work {
     made: bool,
     /// Whether it was said that a result can't be taken in.
     troubled: bool,
+    /// Whether it was said that the slot can't be written.
+    full: bool,
     /// The attempt whose result is waited for.
-    attempt: Option<Arc<Assignment>>,
-    /// The end of the replica, while it runs.
+    attempt: Option<Arc<Awaited>>,
+    /// Why that attempt is to stop, while nobody could tell its worker.
+    cancel: Option<String>,
+    /// What is yet to be cleared away.
+    clears: Vec<(RunId, TaskId, Attempt)>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// The orders that came while something else had to be waited for.
+    waiting: VecDeque<Order>,
+    /// Whether the replica runs as the spec says.
+    ensured: bool,
+    /// The end of the replica, while it runs, or may run.
     end: Option<End>,
     /// How many ends of the replica were told.
     ends: u64,
@@ -179,17 +196,21 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const BACK_AFTER: Duration = Duration::from_secs(5);
 
 impl Work {
-    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    async fn run(mut self) {
         let mut next_look = Instant::now();
         loop {
-            let waits = self.attempt.is_some();
+            if let Some(order) = self.waiting.pop_front() {
+                self.carry_out(order).await;
+                continue;
+            }
+            let looks = self.attempt.is_some() || !self.clears.is_empty();
             tokio::select! {
-                order = orders.recv() => match order {
+                order = self.orders.recv() => match order {
                     Some(order) => self.carry_out(order).await,
                     None => return,
                 },
-                () = self.hint.notified(), if waits => self.look().await,
-                () = sleep_until(next_look), if waits => self.look().await,
+                () = self.hint.notified(), if looks => self.look().await,
+                () = sleep_until(next_look), if looks => self.look().await,
                 exit = at_end(&mut self.end) => self.ended(exit).await,
             }
             next_look = Instant::now() + LOOK_EVERY;
@@ -200,62 +221,113 @@ impl Work {
         match order {
             Order::Dispatch { ends, .. } if ends < self.ends => {}
             Order::Dispatch { assignment, .. } => self.dispatch(Arc::new(*assignment)).await,
-            Order::Interrupt { task, attempt, reason } => {
-                let slot = Arc::clone(&self.slot);
-                self.keep_trying(move || slot.interrupt(&task, attempt, &reason)).await;
-            }
+            Order::Interrupt { awaited, reason } => self.interrupt(awaited, reason).await,
             Order::Clear { run, task, attempt } => {
-                self.forget(&task, attempt);
-                let slot = Arc::clone(&self.slot);
-                self.keep_trying(move || slot.clear(run, &task, attempt)).await;
+                if self.attempt.as_ref().is_some_and(|a| a.is(&task, attempt)) {
+                    self.attempt = None;
+                }
+                self.clears.push((run, task, attempt));
+                self.clear_away().await;
             }
             Order::Stop => self.stop().await,
         }
     }
 
+    /// Puts an attempt before the replica, which runs by then: as long as it may have to be waited for,
+    /// nobody has seen the attempt, and it can be called off at once.
     async fn dispatch(&mut self, assignment: Arc<Assignment>) {
-        let (task, attempt) = (assignment.task.id.clone(), assignment.attempt);
-        let (slot, order) = (Arc::clone(&self.slot), Arc::clone(&assignment));
-        let config_dir = self.spec.config_dir.clone();
-        if self.made && !self.slot.is_there() {
+        let awaited = Awaited::of(&assignment);
+        let (task, attempt) = (awaited.task.clone(), awaited.attempt);
+        if self.made && !self.is_there() {
             // Somebody removed the folders: those that the replica has are of no use any more.
             warn!("The folders of a replica are gone: starting it anew.");
             self.made = false;
-            self.remove().await;
+            self.listener = None;
+            if !self.remove().await {
+                return;
+            }
         }
-        let make = !std::mem::replace(&mut self.made, true);
-        let was_there = self
-            .keep_trying(move || {
-                if make || !slot.is_there() {
-                    slot.make(&config_dir)?;
-                }
-                // What has the name of an attempt that no worker has seen is not of that attempt.
-                let (task, attempt) = (&order.task.id, order.attempt);
-                slot.clear_strangers(slot.has(task, attempt).then_some((task, attempt)))?;
-                slot.stage(&order)
-            })
-            .await;
-        if make {
-            self.surroundings.inbox.send(Message::SlotMade(self.spec.replica.clone()));
-        }
-        self.attempt = Some(assignment);
+        (self.attempt, self.cancel) = (Some(Arc::new(awaited)), None);
+        let was_there = loop {
+            if let Some(was_there) = self.prepare(&assignment).await {
+                break was_there;
+            }
+            if !self.again().await {
+                return;
+            }
+        };
         // After a restart the result may be there already; then nothing needs to run.
         self.look().await;
         if self.attempt.is_none() {
             return;
         }
-        match self.launch(was_there).await {
-            Ok(()) => {
-                debug!(%task, %attempt, "The attempt is before the replica.");
-                self.tell(Input::AttemptStarted { task, attempt });
+        let mut away = self.away("waits");
+        loop {
+            match self.launch(was_there).await {
+                Ok(()) => break,
+                Err(error) if error.is_transient() => away.tell(&error),
+                Err(error) => {
+                    warn!(%task, %attempt, error = &error as &dyn std::error::Error, "Can't start.");
+                    self.attempt = None;
+                    let (error, pause) = (unstartable(&error), error.needs_somebody());
+                    self.tell(Input::AttemptUnstartable { task, attempt, error, pause });
+                    return;
+                }
             }
-            Err(error) => {
-                warn!(%task, %attempt, error = &error as &dyn std::error::Error, "Can't start.");
-                self.attempt = None;
-                let error = unstartable(&error);
-                self.tell(Input::AttemptUnstartable { task, attempt, error });
+            if !self.again().await {
+                return;
             }
         }
+        drop(away);
+        if !was_there && !self.stage(&assignment).await {
+            return;
+        }
+        debug!(%task, %attempt, "The attempt is before the replica.");
+        self.tell(Input::AttemptStarted { task, attempt });
+    }
+
+    /// Puts the attempt into the slot. Returns false when there is no use in it any more.
+    async fn stage(&mut self, assignment: &Arc<Assignment>) -> bool {
+        loop {
+            let (slot, order) = (Arc::clone(&self.slot), Arc::clone(assignment));
+            if self.write(move || slot.stage(&order)).await.is_some() {
+                return true;
+            }
+            if !self.again().await {
+                return false;
+            }
+        }
+    }
+
+    /// Returns whether all is there that the replica was given.
+    fn is_there(&self) -> bool {
+        let has_socket = |listener: &gateway::Listener| listener.path().exists();
+        self.slot.is_there() && self.listener.as_ref().is_none_or(has_socket)
+    }
+
+    /// Makes the slot ready for an attempt, and returns whether that is there already, from before a
+    /// restart. `None` when that fails.
+    async fn prepare(&mut self, assignment: &Arc<Assignment>) -> Option<bool> {
+        if !self.clear_away().await {
+            return None;
+        }
+        let (slot, order, make) = (Arc::clone(&self.slot), Arc::clone(assignment), !self.made);
+        let config_dir = self.spec.config_dir.clone();
+        let was_there = self.write(move || {
+            if make || !slot.is_there() {
+                slot.make(&config_dir)?;
+            }
+            // What has the name of an attempt that no worker has seen is not of that attempt.
+            let was_there = slot.has_whole(&order);
+            slot.clear_strangers(was_there.then_some((&order.task.id, order.attempt)))?;
+            Ok(was_there)
+        });
+        let was_there = was_there.await?;
+        if make {
+            self.made = true;
+            self.surroundings.inbox.send(Message::SlotMade(self.spec.replica.clone()));
+        }
+        Some(was_there)
     }
 
     /// Makes sure that the replica, and its gateway, run. A replica that may have the attempt already
@@ -264,20 +336,22 @@ impl Work {
         if self.listener.is_none() {
             self.listener = Some(self.surroundings.gateways.listen(&self.spec).await?);
         }
-        if self.end.is_some() {
+        if self.ensured {
             return Ok(());
         }
         if let (Some(only), Some(attempt)) = (&mut self.spec.only_attempt, &self.attempt) {
-            *only = attempt.task.id.slot_name(attempt.attempt);
+            *only = attempt.task.slot_name(attempt.attempt);
         }
-        let spec = self.spec.clone();
+        self.surroundings.runtime.ensure(&self.spec, may_have_it).await?;
+        self.ensured = true;
+        self.end = Some(self.wait_for_end());
+        Ok(())
+    }
+
+    fn wait_for_end(&self) -> End {
         let runtime = Arc::clone(&self.surroundings.runtime);
-        self.persist(|| runtime.ensure(&spec, may_have_it)).await?;
-        let (runtime, inbox) =
-            (Arc::clone(&self.surroundings.runtime), self.surroundings.inbox.clone());
-        let replica = self.spec.replica.clone();
-        self.end = Some(Box::pin(async move {
-            let mut away = Away::new(inbox, &replica);
+        let (replica, mut away) = (self.spec.replica.clone(), self.away("waits"));
+        Box::pin(async move {
             loop {
                 let mut wait = runtime.wait(&replica);
                 let answer = match timeout(BACK_AFTER, &mut wait).await {
@@ -294,16 +368,113 @@ impl Work {
                 }
                 sleep(RETRY_AFTER).await;
             }
-        }));
-        Ok(())
+        })
+    }
+
+    /// Asks the worker to stop an attempt.
+    async fn interrupt(&mut self, awaited: Awaited, reason: String) {
+        let is_awaited = |a: &Arc<Awaited>| a.is(&awaited.task, awaited.attempt);
+        match &self.attempt {
+            Some(attempt) if !is_awaited(attempt) => return,
+            Some(_) => {}
+            None if self.slot.has(&awaited) => {
+                // An earlier daemon put it there: it may come to its end in any way.
+                self.attempt = Some(Arc::new(awaited));
+                self.surroundings.inbox.send(Message::SlotMade(self.spec.replica.clone()));
+                if self.end.is_none() {
+                    self.end = Some(self.wait_for_end());
+                }
+            }
+            None => return self.call_off(awaited.task, awaited.attempt, &reason),
+        }
+        self.cancel = Some(reason);
+        self.look().await;
+    }
+
+    /// Says that an attempt is over that no worker has seen, nor will see.
+    fn call_off(&self, task: TaskId, attempt: Attempt, reason: &str) {
+        let error = TaskError::new(FailureKind::WorkerLost, format!("never begun: {reason}"));
+        self.tell(Input::AttemptUnstartable { task, attempt, error, pause: false });
+    }
+
+    /// Waits before something is tried again for the attempt. Returns whether there is still use in it;
+    /// one that is not before the replica yet is called off at once.
+    async fn again(&mut self) -> bool {
+        if !self.pause().await {
+            return false;
+        }
+        if self.waiting.iter().any(|order| matches!(order, Order::Stop)) {
+            return false;
+        }
+        let Some(attempt) = self.attempt.clone() else { return false };
+        let is_there = self.slot.has(&attempt);
+        if let Some(reason) = self.take_interrupt(&attempt) {
+            if !is_there {
+                self.attempt = None;
+                self.call_off(attempt.task.clone(), attempt.attempt, &reason);
+                return false;
+            }
+            self.cancel = Some(reason);
+        }
+        if is_there {
+            self.look().await;
+        }
+        self.attempt.is_some()
+    }
+
+    /// Waits a moment, or until an order comes. Returns false when no more will come.
+    async fn pause(&mut self) -> bool {
+        tokio::select! {
+            order = self.orders.recv() => match order {
+                Some(order) => self.waiting.push_back(order),
+                None => return false,
+            },
+            () = sleep(RETRY_AFTER) => {}
+        }
+        true
+    }
+
+    /// Returns why the attempt is to stop, if that was ordered meanwhile.
+    fn take_interrupt(&mut self, attempt: &Awaited) -> Option<String> {
+        let at = self.waiting.iter().position(|order| {
+            matches!(order, Order::Interrupt { awaited, .. } if awaited.is(&attempt.task, attempt.attempt))
+        })?;
+        match self.waiting.remove(at)? {
+            Order::Interrupt { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Clears away what is over. Returns whether nothing is left of it.
+    async fn clear_away(&mut self) -> bool {
+        while let Some((run, task, attempt)) = self.clears.first().cloned() {
+            let slot = Arc::clone(&self.slot);
+            if self.write(move || slot.clear(run, &task, attempt)).await.is_none() {
+                return false;
+            }
+            self.clears.remove(0);
+        }
+        true
+    }
+
+    /// Does what is due for the attempt.
+    async fn look(&mut self) {
+        self.clear_away().await;
+        if let (Some(reason), Some(attempt)) = (self.cancel.clone(), self.attempt.clone()) {
+            let slot = Arc::clone(&self.slot);
+            let told = self.write(move || slot.interrupt(&attempt.task, attempt.attempt, &reason));
+            if told.await.is_some() {
+                self.cancel = None;
+            }
+        }
+        self.take_in().await;
     }
 
     /// Takes in the result of the attempt, if it is there.
-    async fn look(&mut self) {
-        let Some(assignment) = self.attempt.clone() else { return };
-        let (slot, order) = (Arc::clone(&self.slot), Arc::clone(&assignment));
-        let now = self.surroundings.clock.now();
-        match blocking(move || slot.take_in(&order, now)).await {
+    async fn take_in(&mut self) {
+        let Some(awaited) = self.attempt.clone() else { return };
+        let (slot, now) = (Arc::clone(&self.slot), self.surroundings.clock.now());
+        match blocking(move || slot.take_in(&awaited, now)).await {
             Ok(report) => {
                 if std::mem::take(&mut self.troubled) {
                     self.surroundings.inbox.notice(&self.spec.replica, None);
@@ -335,7 +506,10 @@ impl Work {
 
     /// Makes sure that the replica is gone, takes in what it had handed in, and says so.
     async fn gone(&mut self, error: TaskError) {
-        self.remove().await;
+        if !self.remove().await {
+            return;
+        }
+        self.cancel = None;
         self.look().await;
         while self.troubled && self.slot.is_there() {
             // A full disk is waited for: what was handed in is not thrown away for it.
@@ -351,63 +525,51 @@ impl Work {
     }
 
     /// Stops the replica and makes sure that it is gone, however long that takes: as long as nobody
-    /// knows, no other attempt may begin.
-    async fn remove(&mut self) {
-        let Surroundings { runtime, inbox, stop_grace, .. } = &self.surroundings;
-        let replica = &self.spec.replica;
-        let mut away = Away::new(inbox.clone(), replica);
-        while let Err(error) = runtime.stop(replica, *stop_grace).await {
+    /// knows, no other attempt may begin. Returns false when there is nobody any more to be told.
+    async fn remove(&mut self) -> bool {
+        let mut away = self.away("can't be stopped, and gets no other work before it is");
+        let grace = self.surroundings.stop_grace;
+        while let Err(error) = self.surroundings.runtime.stop(&self.spec.replica, grace).await {
             away.tell(&error);
-            sleep(RETRY_AFTER).await;
-        }
-        self.end = None;
-    }
-
-    /// Makes a call again until its answer is final.
-    async fn persist<F>(&mut self, call: impl Fn() -> F) -> Result<(), RuntimeError>
-    where
-        F: Future<Output = Result<(), RuntimeError>>,
-    {
-        let mut away = Away::new(self.surroundings.inbox.clone(), &self.spec.replica);
-        loop {
-            match call().await {
-                Err(error) if error.is_transient() => away.tell(&error),
-                answer => return answer,
+            if !self.pause().await {
+                return false;
             }
-            sleep(RETRY_AFTER).await;
-        }
-    }
-
-    /// Does something with files until it succeeds: a full disk is waited for.
-    async fn keep_trying<T, F>(&mut self, work: F) -> T
-    where
-        T: Send + 'static,
-        F: Fn() -> std::io::Result<T> + Clone + Send + 'static,
-    {
-        let mut said = false;
-        loop {
-            match blocking(work.clone()).await {
-                Ok(done) => {
-                    if said {
-                        self.surroundings.inbox.notice(&self.spec.replica, None);
-                    }
-                    return done;
-                }
-                Err(error) => {
-                    warn!(%error, "Can't write the slot; trying again.");
-                    let text = format!("can't write the slot of {}: {error}", self.spec.replica);
-                    self.surroundings.inbox.notice(&self.spec.replica, Some(text));
-                    said = true;
-                }
+            if let Some(attempt) = self.attempt.clone() {
+                self.cancel = self.take_interrupt(&attempt).or(self.cancel.take());
             }
-            sleep(RETRY_AFTER).await;
+            // It may come to its end by itself.
+            self.look().await;
+        }
+        (self.ensured, self.end) = (false, None);
+        true
+    }
+
+    /// Does something with files, and says whether that can't be done for now: a full disk is waited
+    /// for.
+    async fn write<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        match blocking(work).await {
+            Ok(done) => {
+                if std::mem::take(&mut self.full) {
+                    self.surroundings.inbox.notice(&self.spec.replica, None);
+                }
+                Some(done)
+            }
+            Err(error) => {
+                warn!(%error, "Can't write the slot; trying again.");
+                let text = format!("can't write the slot of {}: {error}", self.spec.replica);
+                self.surroundings.inbox.notice(&self.spec.replica, Some(text));
+                self.full = true;
+                None
+            }
         }
     }
 
-    fn forget(&mut self, task: &TaskId, attempt: Attempt) {
-        if self.attempt.as_ref().is_some_and(|a| (&a.task.id, a.attempt) == (task, attempt)) {
-            self.attempt = None;
-        }
+    fn away(&self, what: &'static str) -> Away {
+        let (inbox, replica) = (self.surroundings.inbox.clone(), self.spec.replica.clone());
+        Away { inbox, replica, what, said: None }
     }
 
     fn report(&self, report: TaskResult) {
@@ -420,29 +582,30 @@ impl Work {
     }
 }
 
-/// Says once that something is not to be had, and once that it is again.
+/// Says once what the runtime can't do for now, and once that it can again.
 struct Away {
     inbox: Inbox,
     replica: ReplicaId,
-    said: bool,
+    /// What that means for the replica.
+    what: &'static str,
+    said: Option<String>,
 }
 
 impl Away {
-    fn new(inbox: Inbox, replica: &ReplicaId) -> Self {
-        Self { inbox, replica: replica.clone(), said: false }
-    }
-
     fn tell(&mut self, error: &RuntimeError) {
-        if !self.said {
+        let mut text = vec![format!("{} {}", self.replica, self.what), error.to_string()];
+        text.extend(failure::causes(error));
+        let hint = error.hint().map(|hint| format!(". {hint}")).unwrap_or_default();
+        let text = format!("{}{hint}", text.join(": "));
+        if self.said.as_ref() != Some(&text) {
             warn!(error = error as &dyn std::error::Error, "Trying again.");
-            let text = format!("{} waits: {error}", self.replica);
-            self.inbox.notice(&self.replica, Some(text));
-            self.said = true;
+            self.inbox.notice(&self.replica, Some(text.clone()));
+            self.said = Some(text);
         }
     }
 
     fn is_over(&mut self) {
-        if std::mem::take(&mut self.said) {
+        if self.said.take().is_some() {
             self.inbox.notice(&self.replica, None);
         }
     }

@@ -13,7 +13,7 @@ use protocol::atomic_file::{self, Durability};
 use protocol::untrusted::{Bounds, Folder, Refusal};
 use protocol::{
     Assignment, Attempt, CANCEL_FILE, FailureKind, ReplicaId, RunId, Status, TaskError, TaskId,
-    TaskResult, Time, WorkerId, strict,
+    TaskResult, Time, Token, WorkerId, strict,
 };
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -24,6 +24,9 @@ use crate::runtime::Owner;
 /// The bounds of what an attempt may leave behind.
 const ARTIFACTS: Bounds = Bounds { entries: 4096, depth: 16, bytes: 1 << 30 };
 
+/// The largest assignment: what a worker reads.
+const MAX_ASSIGNMENT: u64 = 16 << 20;
+
 /// The most names that are looked at in a folder of results.
 const MAX_NAMES: usize = 4096;
 
@@ -32,6 +35,43 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLO
 
 /// How deep folders are handed over: each level is held open meanwhile.
 const MAX_DEPTH: usize = 64;
+
+/// An attempt whose result is waited for: what the result has to say of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// The task.
+    pub task: TaskId,
+    /// Its run.
+    pub run: RunId,
+    /// Its worker.
+    pub worker: WorkerId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// What the result has to echo.
+    pub token: Token,
+    /// Whether the model is the built-in stand-in.
+    pub rehearsal: bool,
+}
+
+impl Awaited {
+    /// Returns what is waited for when this is put before a worker.
+    pub fn of(assignment: &Assignment) -> Self {
+        let task = &assignment.task;
+        Self {
+            task: task.id.clone(),
+            run: task.run,
+            worker: task.worker.clone(),
+            attempt: assignment.attempt,
+            token: assignment.token,
+            rehearsal: assignment.rehearsal,
+        }
+    }
+
+    /// Returns whether it is that one.
+    pub fn is(&self, task: &TaskId, attempt: Attempt) -> bool {
+        (&self.task, self.attempt) == (task, attempt)
+    }
+}
 
 /// The slot of one replica.
 #[derive(Clone, Debug)]
@@ -89,18 +129,14 @@ impl Slot {
         self.tasks().is_dir() && self.results().is_dir()
     }
 
-    /// Puts an attempt before the worker: its folder appears by one rename. An attempt that is there
-    /// already, from before a restart, stays as it is. Returns whether that was so.
+    /// Puts an attempt before the worker: its folder appears by one rename.
     ///
     /// # Errors
     ///
     /// Any I/O error; nothing is visible to the worker then.
-    pub fn stage(&self, assignment: &Assignment) -> io::Result<bool> {
+    pub fn stage(&self, assignment: &Assignment) -> io::Result<()> {
         let name = assignment.task.id.slot_name(assignment.attempt);
         let target = self.tasks().join(&name);
-        if target.exists() {
-            return Ok(true);
-        }
         let partial = self.tasks().join(format!(".{name}.tmp"));
         remove_tree(&partial)?;
         fs::create_dir(&partial)?;
@@ -116,8 +152,7 @@ impl Slot {
             let artifacts = self.installation.artifacts(&input.worker, &input.task);
             self.put_tree(&artifacts, &dir.join("artifacts"))?;
         }
-        atomic_file::move_to(&partial, &target, Durability::Volatile)?;
-        Ok(false)
+        atomic_file::move_to(&partial, &target, Durability::Volatile)
     }
 
     /// Puts one file there: as a link where the worker can't write through it, else as a copy.
@@ -148,8 +183,20 @@ impl Slot {
     }
 
     /// Returns whether an attempt was put before the worker.
-    pub fn has(&self, task: &TaskId, attempt: Attempt) -> bool {
-        self.tasks().join(task.slot_name(attempt)).is_dir()
+    pub fn has(&self, awaited: &Awaited) -> bool {
+        self.tasks().join(awaited.task.slot_name(awaited.attempt)).is_dir()
+    }
+
+    /// Returns whether an attempt was put before the worker so that it can be read. After a power cut its
+    /// file may be empty.
+    pub fn has_whole(&self, assignment: &Assignment) -> bool {
+        let name = assignment.task.id.slot_name(assignment.attempt);
+        let file = Path::new(&name).join("task.json");
+        let Ok(folder) = Folder::open(&self.tasks()) else { return false };
+        let Ok(bytes) = folder.read(&file, MAX_ASSIGNMENT) else { return false };
+        // Another version may have written the rest of it.
+        let found = serde_json::from_slice::<serde_json::Value>(&bytes);
+        found.is_ok_and(|found| found["token"] == serde_json::json!(assignment.token))
     }
 
     /// Asks the worker to stop an attempt.
@@ -174,9 +221,9 @@ impl Slot {
     /// # Errors
     ///
     /// I/O errors on our side, such as a full disk; the result is still in the slot then.
-    pub fn take_in(&self, assignment: &Assignment, now: Time) -> io::Result<Option<TaskResult>> {
-        let unusable = |why: &dyn fmt::Display| Ok(Some(unusable(assignment, why, now)));
-        let name = assignment.task.id.slot_name(assignment.attempt);
+    pub fn take_in(&self, awaited: &Awaited, now: Time) -> io::Result<Option<TaskResult>> {
+        let unusable = |why: &dyn fmt::Display| Ok(Some(unusable(awaited, why, now)));
+        let name = awaited.task.slot_name(awaited.attempt);
         let folder = Folder::open(&self.results())?;
         let file = PathBuf::from(format!("{name}.json"));
         let bytes = match folder.read(&file, strict::MAX_BYTES as u64) {
@@ -189,18 +236,17 @@ impl Slot {
             Err(fault) => return unusable(&fault),
         };
         // The scheduler would ignore it, and the attempt would wait for its deadline in vain.
-        if let Some(why) = strangeness(&report, assignment) {
+        if let Some(why) = strangeness(&report, awaited) {
             return unusable(&why);
         }
         // What the supervisor knows itself it does not take from a container.
-        report.rehearsal = assignment.rehearsal;
-        if assignment.rehearsal {
+        report.rehearsal = awaited.rehearsal;
+        if awaited.rehearsal {
             // The CLI prices the stand-in's tokens as if they were a model's.
             report.cost_usd = 0.0;
         }
         if report.status == Status::Complete {
-            let private =
-                self.installation.attempt(report.run, &report.task_id, assignment.attempt);
+            let private = self.installation.attempt(report.run, &report.task_id, awaited.attempt);
             match self.copy_artifacts(&folder, &name, &private.join("artifacts"))? {
                 Ok(copied) => {
                     if let Some(missing) = report.artifacts.iter().find(|a| !copied.contains(a)) {
@@ -280,13 +326,22 @@ impl Slot {
     /// Any I/O error; it may be called again.
     pub fn clear(&self, run: RunId, task: &TaskId, attempt: Attempt) -> io::Result<()> {
         let name = task.slot_name(attempt);
-        // First the worker's order, then its result: the other way round it would begin anew.
-        remove_tree(&self.tasks().join(&name))?;
         let left = self.results().join(&name);
+        // First what is kept: as long as the order is there, it is known that something is left to do.
         keep_transcript(&left, &self.installation.attempt(run, task, attempt))?;
+        // Then the worker's order, then its result: the other way round it would begin anew.
+        remove_tree(&self.tasks().join(&name))?;
         remove_tree(&left)?;
         // Whatever the worker has put there: it need not be a file.
         remove_tree(&self.results().join(format!("{name}.json")))
+    }
+
+    /// Returns the attempts that are before the worker. Only we write there: what a worker leaves under the
+    /// name of another attempt is not among them.
+    pub fn staged(&self) -> Vec<(TaskId, Attempt)> {
+        let entries = fs::read_dir(self.tasks()).into_iter().flatten();
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| TaskId::from_slot_name(&name)).collect()
     }
 
     /// Clears away all attempts but one: what a crash, or a worker that makes things up, left.
@@ -319,14 +374,28 @@ impl Slot {
     }
 }
 
+/// Returns the slots that a worker serves, wherever it runs: it holds a lock in its folder of results, and
+/// that ends with it.
+pub fn served(results: &Path) -> Vec<PathBuf> {
+    let folders = |dir: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    };
+    let slots = folders(results).into_iter().flat_map(|worker| folders(&worker.join(".slots")));
+    let is_held = |slot: &PathBuf| {
+        let lock = fs::File::open(slot.join(".worker.lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    };
+    slots.filter(is_held).collect()
+}
+
 /// Returns in what a report is not one of this attempt, if it is not.
-fn strangeness(report: &TaskResult, assignment: &Assignment) -> Option<&'static str> {
-    let task = &assignment.task;
-    if report.task_id != task.id || report.run != task.run || report.worker != task.worker {
+fn strangeness(report: &TaskResult, of: &Awaited) -> Option<&'static str> {
+    if report.task_id != of.task || report.run != of.run || report.worker != of.worker {
         Some("it is about another task")
-    } else if report.attempt != assignment.attempt.get() {
+    } else if report.attempt != of.attempt.get() {
         Some("it is about another attempt")
-    } else if report.token != Some(assignment.token) {
+    } else if report.token != Some(of.token) {
         Some("its token is not the attempt's")
     } else {
         None
@@ -365,20 +434,19 @@ fn keep_transcript(left: &Path, keep: &Path) -> io::Result<()> {
     Ok(rustix::fs::renameat(&folder, NAME, rustix::fs::CWD, keep.join(NAME))?)
 }
 
-fn unusable(assignment: &Assignment, why: &dyn fmt::Display, now: Time) -> TaskResult {
-    let task = &assignment.task;
+fn unusable(awaited: &Awaited, why: &dyn fmt::Display, now: Time) -> TaskResult {
     let error = TaskError::new(FailureKind::BadOutput, format!("the result can't be used: {why}"));
     let mut report = TaskResult::without_report(
-        task.id.clone(),
-        task.run,
-        task.worker.clone(),
-        Some(assignment.attempt),
+        awaited.task.clone(),
+        awaited.run,
+        awaited.worker.clone(),
+        Some(awaited.attempt),
         Status::Failed,
         error,
         now,
     );
-    report.token = Some(assignment.token);
-    report.rehearsal = assignment.rehearsal;
+    report.token = Some(awaited.token);
+    report.rehearsal = awaited.rehearsal;
     report
 }
 

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
 
+#[path = "support/janitor.rs"]
+mod janitor;
+
 use std::collections::HashMap;
 use std::env;
 use std::fs::{self, OpenOptions, Permissions};
@@ -27,6 +30,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::time::timeout;
 
+use janitor::Janitor;
+
 /// Far longer than anything here takes, for a machine under load.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -41,6 +46,7 @@ struct World {
     image: String,
     docker: Docker,
     runtime: DockerRuntime,
+    _janitor: Janitor,
 }
 
 impl World {
@@ -63,7 +69,8 @@ impl World {
             return skip(test, "there is no image of worker containers: `make image`");
         };
         let dir = tempfile::Builder::new().prefix(test).tempdir().unwrap();
-        Some(Self { dir, installation, image, docker, runtime })
+        let janitor = Janitor::new(Some(&installation), &[dir.path()]);
+        Some(Self { dir, installation, image, docker, runtime, _janitor: janitor })
     }
 
     /// Returns the spec of a replica that runs a script.
@@ -221,6 +228,24 @@ async fn other_spec_replaces_a_container_unless_it_is_busy() {
 }
 
 #[tokio::test]
+async fn container_whose_folder_was_made_again_is_replaced_even_if_busy() {
+    let Some(world) = World::new("container_whose_folder_was_made_again").await else { return };
+    let spec = world.spec("marie-1", RESIDENT);
+    world.runtime.ensure(&spec, false).await.unwrap();
+    let first = world.container_id(&spec.replica).await;
+    for busy in [false, true] {
+        world.runtime.ensure(&spec, busy).await.unwrap();
+        assert_eq!(world.container_id(&spec.replica).await, first);
+    }
+    // As at a logout, when the folder of all sockets goes.
+    fs::remove_dir(&spec.gateway).unwrap();
+    fs::create_dir(&spec.gateway).unwrap();
+    world.runtime.ensure(&spec, true).await.unwrap();
+    assert_ne!(world.container_id(&spec.replica).await, first);
+    world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
 async fn container_of_another_attempt_is_replaced_even_if_busy() {
     let Some(world) = World::new("container_of_another_attempt_is_replaced_even_if_busy").await
     else {
@@ -229,6 +254,7 @@ async fn container_of_another_attempt_is_replaced_even_if_busy() {
     let mut spec = world.spec("marie-1", RESIDENT);
     spec.only_attempt = Some("sec-001.1".to_owned());
     world.runtime.ensure(&spec, true).await.unwrap();
+    lines(spec.results.join("starts"), 1).await;
     let id = world.container_id(&spec.replica).await;
     world.runtime.ensure(&spec, true).await.unwrap();
     assert_eq!(world.container_id(&spec.replica).await, id);
@@ -246,6 +272,7 @@ async fn program_with_other_contents_replaces_a_container() {
     };
     let spec = world.spec("marie-1", RESIDENT);
     world.runtime.ensure(&spec, false).await.unwrap();
+    lines(spec.results.join("starts"), 1).await;
     let id = world.container_id(&spec.replica).await;
     install(&spec.program, &format!("{RESIDENT} # new"));
     world.runtime.ensure(&spec, false).await.unwrap();
@@ -267,7 +294,12 @@ async fn exit_code_and_last_words_are_seen_during_and_after_the_end() {
         fs::create_dir(spec.tasks.join("go")).unwrap();
     });
     assert_eq!((during.code, during.oom), (Some(7), false));
-    assert_eq!(during.to_string(), "it ended with 7 (its last words: bye)");
+    // They come through two pipes: the engine decides which was first.
+    let mut words: Vec<&str> = during.output.lines().collect();
+    let last = words.last().copied().unwrap_or_default();
+    assert_eq!(during.to_string(), format!("it ended with 7 (its last words: {last})"));
+    words.sort_unstable();
+    assert_eq!(words, ["bye", "good"]);
     assert_eq!(world.wait(&spec.replica).await, during);
 
     let ended = Found { replica: spec.replica.clone(), running: false };

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
 
+#[path = "support/janitor.rs"]
+mod janitor;
+
 use std::env;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
@@ -17,6 +20,8 @@ use supervisor::runtime::{Exit, Found, Owner, ReplicaSpec, Runtime, RuntimeError
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use janitor::Janitor;
+
 /// Far longer than anything here takes, for a machine under load.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -29,13 +34,15 @@ const RESIDENT: &str =
 struct World {
     dir: TempDir,
     runtime: ProcessRuntime,
+    _janitor: Janitor,
 }
 
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = restarted(dir.path());
-        Self { dir, runtime }
+        let janitor = Janitor::new(None, &[dir.path()]);
+        Self { dir, runtime, _janitor: janitor }
     }
 
     /// Returns the spec of a replica that runs a script.

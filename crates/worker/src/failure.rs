@@ -60,7 +60,9 @@ fn hint(kind: FailureKind) -> Option<&'static str> {
         FailureKind::RateLimited | FailureKind::Overloaded => {
             "It is tried again; fewer replicas at once make it rarer."
         }
-        FailureKind::Budget => "Raise `budget_usd` of the task or of worker.toml, then retry.",
+        FailureKind::Budget => {
+            "Raise what limits it: `budget_usd` of the task or of worker.toml, or the run's `--budget`."
+        }
         FailureKind::Timeout => "Raise `timeout`, or split the task.",
         FailureKind::IdleTimeout => "Raise `idle_timeout` in worker.toml if such silence is usual.",
         FailureKind::Oom => "Raise `resources.memory_mib` in worker.toml.",

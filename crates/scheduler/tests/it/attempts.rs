@@ -318,6 +318,7 @@ fn attempt_that_can_not_be_started_fails_by_its_kind() {
         task: id("a"),
         attempt: attempt(number),
         error: error(kind),
+        pause: false,
     };
     rig.step(unstartable(FailureKind::Network, 1));
     assert_eq!(rig.live("a").attempt, attempt(2));
@@ -335,7 +336,8 @@ fn attempt_that_ran_is_over_only_when_its_replica_is_gone() {
     let mut rig = one();
     rig.start("a");
     let error = error(FailureKind::Invalid);
-    rig.step(Input::AttemptUnstartable { task: id("a"), attempt: attempt(1), error });
+    let (task, attempt) = (id("a"), attempt(1));
+    rig.step(Input::AttemptUnstartable { task, attempt, error, pause: false });
 
     assert_eq!(stopping(rig.live("a")), Some(FailureKind::Invalid));
     assert!(has_replica_stop(&rig.wake()));

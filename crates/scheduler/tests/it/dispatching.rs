@@ -205,6 +205,26 @@ fn replica_for_one_attempt_is_used_again_only_when_it_is_gone() {
 }
 
 #[test]
+fn worker_that_nobody_can_start_is_paused_and_its_tasks_wait() {
+    let mut rig = Rig::new(config());
+    rig.add(task("a", "marie", &[]));
+    let error = error(FailureKind::WorkerLost);
+    for n in 1..=7 {
+        let (task, attempt) = (id("a"), attempt(n));
+        let error = error.clone();
+        let step = scheduler::Input::AttemptUnstartable { task, attempt, error, pause: true };
+        assert_eq!(dispatched(&rig.step(step)), [""; 0]);
+        // However often: it is not the task's fault.
+        assert_eq!(rig.state("a"), &scheduler::TaskState::Ready);
+        let paused: Vec<_> = rig.scheduler.paused().map(|(id, _)| id.clone()).collect();
+        assert_eq!(paused, [worker("marie")]);
+        assert_eq!(dispatched(&rig.retry("a")), ["a on marie-1"]);
+    }
+    rig.complete("a");
+    assert_eq!(rig.status("a"), Some(protocol::Status::Complete));
+}
+
+#[test]
 fn worker_without_key_or_credit_is_paused_and_its_tasks_wait() {
     for kind in [FailureKind::Auth, FailureKind::Billing] {
         let mut rig = Rig::new(config());

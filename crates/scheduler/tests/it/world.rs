@@ -451,7 +451,8 @@ impl World {
         let entry = self.scheduler.task(&task).unwrap().clone();
         let fate = self.fate(&entry, attempt);
         if let Fate::Unstartable(kind) = fate {
-            return self.send(Input::AttemptUnstartable { task, attempt, error: error(kind) });
+            let (error, pause) = (error(kind), false);
+            return self.send(Input::AttemptUnstartable { task, attempt, error, pause });
         }
         let report = match fate {
             Fate::Complete => Some(self.complete_report(&entry)),

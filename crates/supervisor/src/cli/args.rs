@@ -24,17 +24,17 @@ pub struct Cli {
     /// The installation: the folder with `workspaces/`, `tasks/` and `results/`
     ///
     /// By default the current folder, or the nearest above it that has a `supervisor.toml`.
-    #[arg(long, global = true, value_name = "DIR", env = "SUPERVISOR_DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, display_order = 100, value_name = "DIR", env = "SUPERVISOR_DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
 
     /// When to use color
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, display_order = 101, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
 
     /// Log more to stderr (can be repeated)
     ///
     /// `SUPERVISOR_LOG` takes a filter such as `supervisor=debug,bollard=info` and wins over this.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 102, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
     /// The command to run.
@@ -46,8 +46,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the daemon
+    ///
+    /// Ctrl-C, or SIGTERM, stops the daemon alone: its workers run on, and the next `up` takes them
+    /// over. `supervisor down` stops both.
     Up(UpArgs),
     /// Stop the daemon and its workers; what was interrupted is resumed at the next `up`
+    ///
+    /// Where no daemon runs, it stops the workers that the last one left running.
     Down(DownArgs),
     /// Split a request, run its tasks, and answer it
     Submit(SubmitArgs),
@@ -227,7 +232,7 @@ pub struct CheckArgs {
 /// Arguments of `supervisor status`.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
-    /// A run, by its id or short form; without it, all that are open and the last that ended
+    /// A run, by its id or short form; without it, all that are open and the latest that ended
     pub run: Option<String>,
 
     /// Print JSON

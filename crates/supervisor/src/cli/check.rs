@@ -101,6 +101,9 @@ fn check_file(place: &Place, path: &Path) -> Result<(String, Option<Named>), Vec
         faults.extend(failure.cure().map(str::to_owned));
         faults
     })?;
+    if let Some(faults) = something_else(path, &bytes) {
+        return Err(faults);
+    }
     let is_plan = serde_json::from_slice::<serde_json::Value>(&bytes)
         .is_ok_and(|value| value.get("tasks").is_some());
     if is_plan {
@@ -108,6 +111,31 @@ fn check_file(place: &Place, path: &Path) -> Result<(String, Option<Named>), Vec
     }
     let file: TaskFile = strict::from_slice(&bytes).map_err(place_and_cure)?;
     check_task(place, path, file).map(|(what, task)| (what, Some(task)))
+}
+
+/// Says of a file that is clearly no task and no plan what it is, and what to do with it.
+fn something_else(path: &Path, bytes: &[u8]) -> Option<Vec<String>> {
+    let (what, cure) = if path.extension().is_some_and(|extension| extension == "toml") {
+        ("a configuration", "`supervisor doctor` checks supervisor.toml and each worker.toml.")
+    } else if std::str::from_utf8(bytes).is_ok_and(is_prose) {
+        ("plain text", "If it is a request, nothing need be checked: `supervisor submit FILE`.")
+    } else {
+        let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let has = |name| value.get(name).is_some();
+        if has("status") && has("attempt") {
+            ("a result", "It needs no check: the supervisor writes results.")
+        } else if has("event") {
+            ("an event", "It needs no check: the supervisor writes the journal.")
+        } else {
+            return None;
+        }
+    };
+    Some(vec![format!("it is {what}, not a task or a plan"), cure.to_owned()])
+}
+
+/// Returns whether a text begins as no JSON text does.
+fn is_prose(text: &str) -> bool {
+    text.trim_start().starts_with(|first: char| first.is_alphabetic() || first == '#')
 }
 
 fn place_and_cure(fault: strict::ParseFault) -> Vec<String> {
@@ -123,7 +151,9 @@ fn check_plan(place: &Place, bytes: &[u8]) -> Verdict {
         _ => place_and_cure(fault),
     })?;
     let named = || plan.tasks.iter().map(|task| task.worker.clone()).collect();
-    let workers = place.workers.clone().unwrap_or_else(named);
+    let mut workers: Vec<WorkerId> = place.workers.clone().unwrap_or_else(named);
+    // It splits and answers; no plan may name it, and the daemon refuses one that does.
+    workers.retain(|worker| worker.as_str() != protocol::ORCHESTRATOR);
     // As long as the short form of a run usually is.
     let short: ShortRunId = "0000".parse().expect("BUG: digits should be an id");
     match plan.resolve(RunId::Adhoc, &short, Priority::default(), &workers, place.limits) {

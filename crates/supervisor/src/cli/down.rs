@@ -8,6 +8,8 @@ use tokio::time::{Instant, sleep};
 use super::args::DownArgs;
 use super::context::Context;
 use super::interrupt::unless_interrupted;
+use super::left_behind::{self, LeftBehind};
+use super::text::{NOTE, clean, count, paint};
 use super::{Outcome, Stop};
 use crate::api::types::{Health, Shutdown};
 use crate::client::Client;
@@ -35,6 +37,7 @@ pub(crate) async fn run(context: &mut Context, args: &DownArgs) -> Result<Outcom
         }
         Err(_) => {
             context.screen.err("No supervisor runs here.\n");
+            context.screen.err(&left_over(left_behind::stop(&installation).await?));
             return Ok(Outcome::Done);
         }
     };
@@ -56,6 +59,28 @@ pub(crate) async fn run(context: &mut Context, args: &DownArgs) -> Result<Outcom
         .screen
         .err("The supervisor has stopped. What was interrupted is resumed at the next `up`.\n");
     Ok(Outcome::Done)
+}
+
+/// Says what became of workers that ran on without a daemon.
+fn left_over(found: LeftBehind) -> String {
+    match found {
+        LeftBehind::Stopped(0) => String::new(),
+        LeftBehind::Stopped(workers) => format!(
+            "Stopped what the last one had left running: {}. What was interrupted is resumed at the next \
+             `up`.\n",
+            count(workers, "worker")
+        ),
+        LeftBehind::Unknown(error) => {
+            let causes =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+            let causes: Vec<String> = causes.map(ToString::to_string).collect();
+            format!(
+                "{} whether its containers still run is not known: {}\n",
+                paint(NOTE, "Note:"),
+                clean(&causes.join(": "))
+            )
+        }
+    }
 }
 
 /// Ends the daemon alone: its workers go on, and the next one finds them.
@@ -103,5 +128,24 @@ pub(crate) fn is_locked(installation: &Installation) -> Result<bool, Failure> {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(cant(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::RuntimeError;
+
+    #[test]
+    fn what_was_left_running_is_told_and_so_is_that_nobody_knows() {
+        assert_eq!(left_over(LeftBehind::Stopped(0)), "");
+        insta::assert_snapshot!(left_over(LeftBehind::Stopped(3)), @"Stopped what the last one had left running: 3 workers. What was interrupted is resumed at the next `up`.");
+        let gone = RuntimeError::Unreachable {
+            endpoint: "unix:///x".to_owned(),
+            source: "no such file".into(),
+        };
+        let text = left_over(LeftBehind::Unknown(gone));
+        let text = anstream::adapter::strip_str(&text).to_string();
+        insta::assert_snapshot!(text, @"Note: whether its containers still run is not known: cannot reach the container engine at unix:///x: no such file");
     }
 }

@@ -53,7 +53,11 @@ fn is_own(arg: &Arg) -> bool {
 
 fn about(command: &Command) -> String {
     let about = command.get_long_about().or(command.get_about());
-    about.map(|about| format!("{}.\n", about.to_string().trim_end_matches('.'))).unwrap_or_default()
+    let about = about.map(ToString::to_string).unwrap_or_default();
+    let paragraphs = about.split("\n\n").filter(|text| !text.is_empty());
+    let sentences: Vec<String> =
+        paragraphs.map(|text| format!("{}.\n", text.trim_end_matches('.'))).collect();
+    sentences.join("\n")
 }
 
 fn arguments<'a>(text: &mut String, args: impl Iterator<Item = &'a Arg>) {

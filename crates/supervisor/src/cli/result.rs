@@ -77,7 +77,12 @@ pub(crate) fn print_task(context: &mut Context, view: &TaskView, json: bool) -> 
             Some(reason) => failure.because(reason.clone()),
             None => failure,
         };
-        let hint = format!("`supervisor logs {task} -f` shows what the agent says and does.");
+        let hint = match view.status {
+            TaskStatus::Waiting | TaskStatus::Ready => {
+                "`supervisor status` shows what it waits for.".to_owned()
+            }
+            _ => format!("`supervisor logs {task} -f` shows what the agent says and does."),
+        };
         return Err(failure.hint(hint).into());
     }
     match (&view.result, json) {

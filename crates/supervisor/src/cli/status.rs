@@ -8,8 +8,9 @@ use super::context::Context;
 use super::summary::{run_style, status_style};
 use super::table::{Cell, Table};
 use super::text::{self, BAD, BOLD, NOTE, clean, count, duration, list, moment, one_line, paint};
-use super::{Outcome, Stop, target};
+use super::{Outcome, Stop, strays, target};
 use crate::api::types::{Health, RunView, StatusReport, TaskStatus, TaskView, WorkerView};
+use crate::client::Client;
 
 /// Carries out the command.
 pub(crate) async fn run(context: &mut Context, args: &StatusArgs) -> Result<Outcome, Stop> {
@@ -17,11 +18,19 @@ pub(crate) async fn run(context: &mut Context, args: &StatusArgs) -> Result<Outc
         Some(run) => format!("/v1/status?run={}", target::name(run)?),
         None => "/v1/status".to_owned(),
     };
-    let report: StatusReport = context.client().await?.get(&path).await?;
+    let installation = context.installation()?;
+    let report: StatusReport = Client::connect(&installation).await?.get(&path).await?;
     if args.json {
         context.screen.out_json(&report)?;
     } else {
-        let text = render(&report, args.run.is_some(), text::now(), &context.zone);
+        let one = args.run.is_some();
+        let mut text = render(&report, one, text::now(), &context.zone);
+        if !one {
+            let workers: Vec<&str> = report.workers.iter().map(|w| w.worker.as_str()).collect();
+            for stray in strays::find(&installation, &workers) {
+                text.push_str(&format!("\n{} {}\n", paint(NOTE, "Note:"), stray));
+            }
+        }
         context.screen.out(&text)?;
     }
     Ok(Outcome::Done)
@@ -125,7 +134,9 @@ fn note(task: &TaskView, now: Time) -> String {
     {
         parts.push(format!("for {}", duration(now.since(since).as_secs_f64())));
     }
-    if !task.waiting_for.is_empty() {
+    // The reason of a task that waits names the same tasks, and says more of them.
+    let said = task.reason.as_ref().is_some_and(|reason| reason.starts_with("waits for "));
+    if !task.waiting_for.is_empty() && !said {
         parts.push(format!("waits for {}", list(&task.waiting_for)));
     }
     if let Some(reason) = &task.reason {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use protocol::{Event, Priority, RunId, TaskId};
+use protocol::{Event, Priority, RunId, TaskId, WorkerId};
 use serde_json::{Value, json};
 
 use super::args::TaskArgs;
@@ -29,7 +29,10 @@ pub(crate) async fn run(context: &mut Context, args: &TaskArgs) -> Result<Outcom
     };
     let installation = context.installation()?;
     let client = Client::connect(&installation).await?;
-    let added: TaskAdded = client.post("/v1/tasks", &body(args, &description)).await?;
+    let added: TaskAdded = client
+        .post("/v1/tasks", &body(args, &description))
+        .await
+        .map_err(|failure| unread(&installation, &args.worker, failure))?;
     let task = added.task_id.as_str();
     if added.existed {
         context.screen.err(&format!("The task {task} was there before, and is the same.\n"));
@@ -50,6 +53,18 @@ pub(crate) async fn run(context: &mut Context, args: &TaskArgs) -> Result<Outcom
     let view = ended?;
     result::print_task(context, &view, args.json)?;
     Ok(if view.status == TaskStatus::Complete { Outcome::Done } else { Outcome::Incomplete })
+}
+
+/// Returns the failure with a better cure, where the worker is newer than the daemon.
+fn unread(installation: &Installation, worker: &WorkerId, failure: Failure) -> Failure {
+    let is_unknown = failure.to_string() == format!("there is no worker `{worker}`");
+    if !is_unknown || !installation.workspace(worker).join("worker.toml").is_file() {
+        return failure;
+    }
+    failure.hint(format!(
+        "`workspaces/{worker}` came after the supervisor's start. To have it read: supervisor down; \
+         supervisor up --detach"
+    ))
 }
 
 /// Returns the task as the format of tasks has it.

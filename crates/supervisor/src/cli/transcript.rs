@@ -113,7 +113,8 @@ fn ended(value: &Value) -> String {
     let cost = value["total_cost_usd"].as_f64().unwrap_or_default();
     let turns = value["num_turns"].as_u64().and_then(|turns| turns.try_into().ok());
     let turns = count(turns.unwrap_or_default(), "turn");
-    let figures = format!("{turns}, {}, {}", duration(seconds), usd(cost));
+    // The CLI's own count: it knows neither of a rehearsal nor of a subscription.
+    let figures = format!("{turns}, {}, {} at list price", duration(seconds), usd(cost));
     if value["is_error"].as_bool() != Some(true) {
         return remark(BOLD, &format!("ends: {figures}"));
     }
@@ -215,8 +216,8 @@ mod tests {
         [rate limit: rejected]
         plain output
         [The transcript is full.]
-        [ends with an error: Invalid API key (1 turn, 1.2 s, $0.00)]
-        [ends: 3 turns, 11.8 s, $0.0583]
+        [ends with an error: Invalid API key (1 turn, 1.2 s, $0.00 at list price)]
+        [ends: 3 turns, 11.8 s, $0.0583 at list price]
         no JSON at all
         "#);
     }

@@ -12,7 +12,7 @@ use super::args::{RuntimeChoice, UpArgs};
 use super::context::Context;
 use super::interrupt::unless_interrupted;
 use super::text::NOTE;
-use super::{Outcome, Stop, doctor, down, report, summary, text};
+use super::{Outcome, Stop, doctor, down, left_behind, report, summary, text};
 use crate::api::types::{Health, WorkerView};
 use crate::client::Client;
 use crate::config::{Config, Flags};
@@ -59,7 +59,23 @@ pub(crate) async fn run(
         () = announce => Ok(()),
     };
     served?;
+    context.screen.err(&farewell(left_behind::running(&installation).await));
     Ok(Outcome::Done)
+}
+
+/// Returns what to say once the daemon has ended in a person's terminal.
+fn farewell(workers_that_run: usize) -> String {
+    let rest = match workers_that_run {
+        0 => String::new(),
+        1 => " One worker runs on".to_owned(),
+        more => format!(" {more} workers run on"),
+    };
+    let then = if rest.is_empty() {
+        ""
+    } else {
+        ": the next `up` takes over, `supervisor down` stops what is left."
+    };
+    format!("The supervisor has stopped.{rest}{then}\n")
 }
 
 /// Refuses to start where credentials are in the repository.
@@ -279,4 +295,16 @@ pub(crate) fn banner(
     let file = if example { "examples/request.txt" } else { "FILE" };
     shown.push_str(&format!("\nNext: supervisor submit {file}\n"));
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_in_a_terminal_says_what_runs_on() {
+        assert_eq!(farewell(0), "The supervisor has stopped.\n");
+        insta::assert_snapshot!(farewell(1), @"The supervisor has stopped. One worker runs on: the next `up` takes over, `supervisor down` stops what is left.");
+        assert!(farewell(3).contains("3 workers run on"));
+    }
 }

@@ -9,6 +9,7 @@ use protocol::{
 use scheduler::RunEntry;
 
 use super::Dispatcher;
+use crate::slot::Awaited;
 use crate::workers::{self, Worker};
 
 impl Dispatcher {
@@ -66,6 +67,20 @@ impl Dispatcher {
         }))
     }
 
+    /// Returns what is waited for of an attempt; `None` when it is over by now.
+    pub(super) fn awaited(&self, task: &TaskId, attempt: Attempt) -> Option<Awaited> {
+        let entry = self.scheduler.task(task)?;
+        let live = entry.live().filter(|live| live.attempt == attempt)?;
+        Some(Awaited {
+            task: task.clone(),
+            run: entry.task.run,
+            worker: entry.task.worker.clone(),
+            attempt,
+            token: live.token,
+            rehearsal: self.rehearsal,
+        })
+    }
+
     /// Planning and synthesis need no tools: that keeps their requests small.
     fn agent(&self, worker: &Worker, kind: TaskKind) -> AgentSpec {
         let mut agent = worker.agent();
@@ -101,6 +116,10 @@ impl Dispatcher {
     ///
     /// A failure of kind `budget` when nothing is left.
     fn budget(&self, run: &RunEntry, own: Option<f64>) -> Result<Option<f64>, TaskError> {
+        if self.rehearsal {
+            // Nothing is billed, whatever the CLI reckons.
+            return Ok(None);
+        }
         let Some(budget) = run.budget_usd else { return Ok(own) };
         let left = budget - self.spent.get(&run.run).copied().unwrap_or_default();
         if left > 0.0 {

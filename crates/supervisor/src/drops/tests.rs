@@ -252,6 +252,15 @@ async fn folder_that_was_removed_is_made_again_and_watched() {
     assert_eq!(daemon.notices().await, [""; 0]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn installation_that_was_removed_is_not_made_again() {
+    let world = World::of_diligent_workers();
+    let _daemon = world.up().await;
+    fs::remove_dir_all(world.installation.root()).unwrap();
+    sleep(Duration::from_secs(20)).await;
+    assert!(!world.installation.root().exists());
+}
+
 /// The clock runs: an event has to come before the next look.
 #[tokio::test]
 async fn folder_that_was_removed_and_made_again_is_watched_anew() {

@@ -163,7 +163,22 @@ pub enum RuntimeError {
 impl RuntimeError {
     /// Returns whether to make the same call again: it may succeed with nothing changed by us.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { source, .. } => lacks_room(&**source),
+            _ => false,
+        }
+    }
+
+    /// Returns whether no replica of the worker can be started before somebody has done something.
+    pub fn needs_somebody(&self) -> bool {
+        match self {
+            Self::TooOld { .. }
+            | Self::ImageMissing { .. }
+            | Self::NotOurs { .. }
+            | Self::ProgramMissing { .. } => true,
+            Self::Unreachable { .. } | Self::Refused { .. } => false,
+        }
     }
 
     /// Returns what the operator can do about it.
@@ -190,6 +205,15 @@ fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<io::Error>())
         .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// Returns whether there is no room on a disk, here or, as far as it says so, at the engine.
+fn lacks_room(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+            || error.to_string().contains("no space left on device")
+    })
 }
 
 /// A replica that was found.

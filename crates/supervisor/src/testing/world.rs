@@ -102,14 +102,18 @@ impl World {
         atomic_file::replace(&file, text.as_bytes(), Durability::Volatile).unwrap();
     }
 
+    /// Returns where the sockets are.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
     /// Returns what keepers and dispatchers are made of.
     pub(crate) fn parts(&self, inbox: Inbox, latest: Time) -> Parts {
         let installation = &self.installation;
         let environment =
             |name| (name == "ANTHROPIC_BASE_URL").then(|| "http://127.0.0.1:9".to_owned());
         let config = Config::load(installation, Flags::default(), environment).unwrap();
-        let sockets = self.dir.path().join("s");
-        let gateways = Gateways::start(installation, &config, &sockets, false).unwrap();
+        let gateways = Gateways::start(installation, &config, &self.sockets(), false).unwrap();
         let gateways = Arc::new(gateways);
         let engine = Arc::new(self.engine.clone());
         let user = Owner {

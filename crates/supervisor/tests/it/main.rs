@@ -7,6 +7,8 @@
 mod bad_input;
 mod drops;
 mod failures;
+#[path = "../support/janitor.rs"]
+mod janitor;
 mod restart;
 mod runs;
 mod upstream;

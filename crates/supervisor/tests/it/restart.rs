@@ -78,3 +78,25 @@ fn docker_takes_over_from_processes_and_nothing_runs_twice() {
     let after = world.processes(Kind::Process, "worker");
     assert!(after.is_empty(), "still there: {after:?}");
 }
+
+/// A container that is idle serves its slot all the same; where its engine can't be asked, nothing may
+/// be started beside it.
+#[test]
+fn docker_that_does_not_answer_is_not_taken_for_gone_while_its_containers_live() {
+    let test = "docker_that_does_not_answer_is_not_taken_for_gone";
+    let Some(world) = World::of_containers(test) else { return };
+    let mut world = world.start("");
+    world.add("marie", "quick", "Be quick", &[]);
+    assert_eq!(world.ended(&["quick"]), [TaskStatus::Complete]);
+    world.kill_daemon();
+    let output = world
+        .command()
+        .args(["up", "--runtime", "process"])
+        .env("DOCKER_HOST", "unix:///nonexistent")
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("marie-1"), "{said}");
+    world.start_daemon();
+}

@@ -10,7 +10,10 @@ use rehearsal::{Rehearsal, Scenario, SeenRequest};
 use serde_json::Value;
 use supervisor::api::types::{RunSummary, StatusReport, TaskStatus, TaskView};
 use supervisor::config::CLI_VERSION;
+use supervisor::install::Installation;
 use tempfile::TempDir;
+
+use crate::janitor::Janitor;
 
 /// Far longer than anything here takes, for a machine under load.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -32,6 +35,7 @@ pub(crate) struct World {
     /// Where the model's API is, if it is not the rehearsal of this test.
     address: Option<String>,
     daemon: Option<Child>,
+    _janitor: Janitor,
 }
 
 /// The model's API, in the test's own process.
@@ -74,15 +78,23 @@ impl World {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(dir.path(), open).unwrap();
         copy_tree(&root.join("workspaces"), &dir.path().join("workspaces"));
+        let sockets = tempfile::Builder::new().prefix("s").tempdir().unwrap();
+        let installation = Installation::at(dir.path()).unwrap();
+        let has_containers = kind == Kind::Docker;
+        let janitor = Janitor::new(
+            has_containers.then_some(installation.id()),
+            &[dir.path(), sockets.path()],
+        );
         let world = Self {
             kind,
             dir,
-            sockets: tempfile::Builder::new().prefix("s").tempdir().unwrap(),
+            sockets,
             claude,
             worker,
             upstream: None,
             address: None,
             daemon: None,
+            _janitor: janitor,
         };
         world.write("supervisor.toml", "backoff_base = 0.2\nstop_grace = 5\n");
         Some(world)
@@ -203,6 +215,12 @@ impl World {
         let report = self.status();
         let mut tasks = report.runs.into_iter().flat_map(|run| run.tasks);
         tasks.find(|task| task.task_id.as_str() == id).unwrap_or_else(|| panic!("no task {id}"))
+    }
+
+    /// Returns whether there is such a task.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        let report = self.status();
+        report.runs.iter().flat_map(|run| &run.tasks).any(|task| task.task_id.as_str() == id)
     }
 
     /// Waits until all tasks of the standing run have ended, and returns their statuses.
@@ -335,7 +353,7 @@ impl World {
     }
 
     pub(crate) fn installation_id(&self) -> String {
-        supervisor::install::Installation::at(self.dir.path()).unwrap().id().to_owned()
+        Installation::at(self.dir.path()).unwrap().id().to_owned()
     }
 }
 

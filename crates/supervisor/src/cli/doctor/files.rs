@@ -7,8 +7,8 @@ use std::path::Path;
 use protocol::WorkerId;
 
 use super::Finding;
-use crate::cli::check;
 use crate::cli::text::{count, list};
+use crate::cli::{check, strays};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::install::Installation;
@@ -30,12 +30,16 @@ pub(super) fn check_configuration(
 /// Checks each worker's folder, and that the orchestrator is among them.
 pub(super) fn check_workers(installation: &Installation) -> Vec<Finding> {
     const CHECK: &str = "workers";
-    let all = check::workers(installation);
+    let (all, misnamed) = folders_of_workers(installation);
     let mut findings: Vec<Finding> = all
         .iter()
         .filter_map(|worker| workers::load(installation, worker).err())
         .map(|failure| Finding::failed(CHECK, &failure))
         .collect();
+    findings.extend(misnamed.into_iter().map(|(name, why)| {
+        let message = format!("the folder `workspaces/{name}` has no name for a worker: {why}");
+        Finding::problem(CHECK, message, "Rename it, or take it out of workspaces/.")
+    }));
     let orchestrator = |worker: &&WorkerId| worker.as_str() == protocol::ORCHESTRATOR;
     if !all.iter().any(|worker| orchestrator(&worker)) {
         findings.push(Finding::problem(
@@ -55,6 +59,39 @@ pub(super) fn check_workers(installation: &Installation) -> Vec<Finding> {
         findings.push(Finding::ok(CHECK, list(&all)));
     }
     findings
+}
+
+/// Returns the names of all folders that `up` takes for workers: those that can be one, and those that
+/// can't, with the reason.
+fn folders_of_workers(installation: &Installation) -> (Vec<WorkerId>, Vec<(String, String)>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let entries = fs::read_dir(installation.workspaces()).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.path().is_dir()) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !protocol::atomic_file::is_visible(&name) {
+            continue;
+        }
+        match name.parse::<WorkerId>() {
+            Ok(worker) => good.push(worker),
+            Err(why) => bad.push((name, why.to_string())),
+        }
+    }
+    good.sort();
+    bad.sort();
+    (good, bad)
+}
+
+/// Looks for dropped files that nobody will take.
+pub(super) fn check_drops(installation: &Installation) -> Finding {
+    const CHECK: &str = "drops";
+    let workers = check::workers(installation);
+    let workers: Vec<&str> = workers.iter().map(WorkerId::as_str).collect();
+    let strays = strays::find(installation, &workers);
+    if strays.is_empty() {
+        return Finding::ok(CHECK, "no file was rejected, and none lies in a wrong place");
+    }
+    let cure = "Mend each by its `.why.json` and `mv` it back, or remove it.";
+    Finding::note(CHECK, strays.join("\n"), cure)
 }
 
 /// Checks that what runs leave behind can be written.

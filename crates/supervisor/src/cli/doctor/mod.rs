@@ -121,6 +121,7 @@ async fn check_all(installation: &Installation, config: Result<&Config, &Failure
     let mut findings = vec![files::check_configuration(installation, config)];
     findings.extend(files::check_workers(installation));
     findings.push(files::check_folders(installation));
+    findings.push(files::check_drops(installation));
     findings.push(credentials::check_tracked(installation));
     if let Ok(config) = config {
         findings.push(credentials::check_key(installation, config));

@@ -34,13 +34,8 @@ pub(super) enum Need {
 /// Checks what runs the workers.
 pub(super) async fn check_programs(installation: &Installation, config: &Config) -> Vec<Finding> {
     let live = super::credentials::check_key(installation, config).state == super::State::Ok;
-    let need = match config.runtime.value {
-        RuntimeChoice::Process => Need::Not,
-        RuntimeChoice::Docker => Need::Must,
-        // With a real key, agents are let out of containers only where somebody asks for it.
-        RuntimeChoice::Auto if live => Need::Must,
-        RuntimeChoice::Auto => Need::Better,
-    };
+    let need =
+        engine_need(config.runtime.value, live, running_runtime(installation).await.as_deref());
     let endpoint = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
     let images = images(installation, config);
     let engine = check_engine(installation, endpoint.as_deref(), &images, need).await;
@@ -49,6 +44,25 @@ pub(super) async fn check_programs(installation: &Installation, config: &Config)
     let cli = check_cli(programs::claude(installation, config).ok().as_deref(), cli).await;
     let worker = check_worker(&programs::worker_places(installation, config));
     vec![engine, cli, worker]
+}
+
+/// Returns how much a container engine is needed, where the daemon that runs, if one does, has that runtime.
+pub(super) fn engine_need(runtime: RuntimeChoice, live: bool, running: Option<&str>) -> Need {
+    match runtime {
+        RuntimeChoice::Process => Need::Not,
+        // Asked for on the command line of `up`: the daemon that runs does without an engine.
+        _ if running == Some("process") && live => Need::Not,
+        RuntimeChoice::Docker => Need::Must,
+        // With a real key, agents are let out of containers only where somebody asks for it.
+        RuntimeChoice::Auto if live => Need::Must,
+        RuntimeChoice::Auto => Need::Better,
+    }
+}
+
+/// Returns the runtime of the daemon that runs here, if one does.
+async fn running_runtime(installation: &Installation) -> Option<String> {
+    let client = Client::connect(installation).await.ok()?;
+    client.get::<Health>("/v1/health").await.ok().map(|health| health.runtime)
 }
 
 /// Returns the images that the workers need.

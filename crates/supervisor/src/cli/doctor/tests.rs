@@ -11,6 +11,7 @@ use super::machine::Inotify;
 use super::programs::Need;
 use super::*;
 use crate::config::CLI_VERSION;
+use crate::workers;
 
 fn installation() -> (TempDir, Installation) {
     let dir = tempfile::tempdir().unwrap();
@@ -63,6 +64,41 @@ fn broken_worker_and_missing_orchestrator_are_problems() {
     std::fs::remove_dir_all(dir.path().join("workspaces/orchestrator")).unwrap();
     let found = files::check_workers(&at);
     assert_finding(&found[1], State::Problem, "no orchestrator");
+}
+
+#[test]
+fn folders_that_stop_the_start_are_problems_here_too() {
+    let (dir, at) = installation();
+    std::fs::create_dir(dir.path().join("workspaces/notes")).unwrap();
+    std::fs::create_dir(dir.path().join("workspaces/Marie")).unwrap();
+    std::fs::create_dir(dir.path().join("workspaces/.cache")).unwrap();
+    let found = files::check_workers(&at);
+    assert_finding(&found[0], State::Problem, "workspaces/notes/worker.toml");
+    assert_finding(&found[1], State::Problem, "workspaces/Marie");
+    assert_eq!(found.len(), 2, "{found:?}");
+    workers::load_all(&at).unwrap_err();
+}
+
+#[test]
+fn engine_is_not_missed_where_the_daemon_was_told_to_do_without() {
+    use crate::cli::args::RuntimeChoice::{Auto, Docker, Process};
+    use programs::engine_need;
+    assert_eq!(engine_need(Auto, true, Some("process")), Need::Not);
+    assert_eq!(engine_need(Auto, true, None), Need::Must);
+    assert_eq!(engine_need(Auto, true, Some("docker")), Need::Must);
+    // In a rehearsal processes are a makeshift, and worth a note.
+    assert_eq!(engine_need(Auto, false, Some("process")), Need::Better);
+    assert_eq!(engine_need(Docker, false, None), Need::Must);
+    assert_eq!(engine_need(Process, true, None), Need::Not);
+}
+
+#[test]
+fn dropped_file_that_nobody_takes_is_noted() {
+    let (dir, at) = installation();
+    assert_finding(&files::check_drops(&at), State::Ok, "no file");
+    file(dir.path(), "tasks/marie/rejected/x.json", "{}");
+    file(dir.path(), "tasks/marie/rejected/x.json.why.json", "{\"message\": \"too early\"}");
+    assert_finding(&files::check_drops(&at), State::Note, "x.json: too early");
 }
 
 #[test]

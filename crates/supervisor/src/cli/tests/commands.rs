@@ -107,6 +107,7 @@ fn status() -> Value {
         task("k3f9.a", "complete", json!(1), &[], Value::Null),
         task("k3f9.b", "running", json!(2), &[], json!("on marie-1")),
         task("k3f9.c", "waiting", Value::Null, &["k3f9.a", "k3f9.b"], Value::Null),
+        task("k3f9.e", "waiting", Value::Null, &["x"], json!("waits for x (not here yet)")),
         task("k3f9.d", "failed", json!(3), &[], json!("timeout: it took longer than 300 s")),
     ];
     let paused = json!({ "kind": "auth", "message": "401", "hint": "Give another key." });
@@ -130,11 +131,12 @@ async fn status_says_what_runs_what_waits_and_why() {
     marie is paused (auth): 401
       Hint: Give another key.
 
-    Run k3f9 (Term report): executing, 2 of 4 tasks ended, opened 2026-11-20 12:00
+    Run k3f9 (Term report): executing, 2 of 5 tasks ended, opened 2026-11-20 12:00
     TASK    WORKER  STATUS    ATTEMPT  NOTE
     k3f9.a  marie   complete        1
     k3f9.b  marie   running         2  on marie-1
     k3f9.c  marie   waiting         -  waits for k3f9.a, k3f9.b
+    k3f9.e  marie   waiting         -  waits for x (not here yet)
     k3f9.d  marie   failed          3  timeout: it took longer than 300 s
     ");
     let json = world.run(&["status", "--json"]).await.out;
@@ -405,4 +407,109 @@ async fn schema_and_completions_are_printed() {
     assert!(
         did.out.contains("supervisor__subcmd__submit") || did.out.contains("supervisor__submit")
     );
+}
+
+#[tokio::test]
+async fn check_says_what_a_file_is_that_it_does_not_check() {
+    let world = World::new();
+    world.file("request.txt", "Should we open a second class?\n");
+    world.file("README.md", "# Examples\n");
+    world.file("result.json", "{\"task_id\": \"a\", \"attempt\": 1, \"status\": \"complete\"}");
+    world.file("event.json", "{\"v\": 1, \"event\": {}}");
+    world.file("broken.json", "{\"task_id\": }");
+    let names =
+        ["request.txt", "README.md", "workspaces/anga/worker.toml", "result.json", "event.json"];
+    let files = names.into_iter().chain(["broken.json"]).map(|name| world.path(name));
+    let args: Vec<String> = std::iter::once("check".to_owned()).chain(files).collect();
+    let did = world.run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.out, @"
+    bad  DIR/request.txt
+         it is plain text, not a task or a plan
+         If it is a request, nothing need be checked: `supervisor submit FILE`.
+    bad  DIR/README.md
+         it is plain text, not a task or a plan
+         If it is a request, nothing need be checked: `supervisor submit FILE`.
+    bad  DIR/workspaces/anga/worker.toml
+         it is a configuration, not a task or a plan
+         `supervisor doctor` checks supervisor.toml and each worker.toml.
+    bad  DIR/result.json
+         it is a result, not a task or a plan
+         It needs no check: the supervisor writes results.
+    bad  DIR/event.json
+         it is an event, not a task or a plan
+         It needs no check: the supervisor writes the journal.
+    bad  DIR/broken.json
+         line 1, column 13: expected value
+         Mend the JSON there and save the file again.
+    ");
+}
+
+#[tokio::test]
+async fn check_refuses_a_plan_for_the_orchestrator_as_the_daemon_does() {
+    let world = World::new();
+    let plan =
+        "{\"tasks\": [{\"id\": \"a\", \"worker\": \"orchestrator\", \"description\": \"x\"}]}";
+    world.file("plan.json", plan);
+    let did = world.run(&["check", &world.path("plan.json")]).await;
+    assert_eq!(did.code, 3, "{}", did.out);
+    assert!(did.out.contains("names the worker `orchestrator`"), "{}", did.out);
+}
+
+#[tokio::test]
+async fn worker_that_is_newer_than_the_daemon_is_not_called_a_mistake() {
+    let refused = json!({
+        "kind": "bad_input", "message": "there is no worker `anga`", "causes": [],
+        "hint": "`supervisor workers` lists them.",
+    });
+    let routes = Router::new().route("/v1/tasks", post(async move || answer(422, refused)));
+    let did = World::with_daemon(routes).run(&["task", "anga", "Look."]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"
+    Error: there is no worker `anga`
+
+    Hint: `workspaces/anga` came after the supervisor's start. To have it read: supervisor down; supervisor up --detach
+    ");
+}
+
+#[tokio::test]
+async fn status_tells_of_dropped_files_that_nobody_takes() {
+    let world = World::with_daemon(answers(&[("/v1/status", status())]));
+    let why = "{\"message\": \"line 1, column 9, field `x`: unknown field `x`\"}";
+    world.file("tasks/marie/rejected/x.json", "{}");
+    world.file("tasks/marie/rejected/x.json.why.json", why);
+    // This one was mended and moved back.
+    world.file("tasks/marie/rejected/y.json.why.json", why);
+    world.file("tasks/marie/waits.json", "{}");
+    world.file("tasks/maria/z.json", "{}");
+    world.file("tasks/lost.json", "{}");
+    world.file("tasks/.gitignore", "*");
+    let out = world.run(&["status"]).await.out;
+    let notes = out.split_once("\nNote: 1 ").map(|(_, rest)| rest).unwrap_or_default();
+    insta::assert_snapshot!(notes, @"
+    dropped file was rejected
+      tasks/marie/rejected/x.json: line 1, column 9, field `x`: unknown field `x`
+
+    Note: nobody takes tasks/lost.json: it belongs in tasks/<worker>/
+
+    Note: nobody takes tasks/maria/z.json: no worker `maria` is served
+    ");
+    assert!(!world.run(&["status", "k3f9"]).await.out.contains("rejected"));
+}
+
+#[tokio::test]
+async fn result_of_a_task_that_waits_points_to_what_it_waits_for() {
+    let task = json!({
+        "task_id": "b", "run": "adhoc", "worker": "marie", "status": "waiting", "attempt": null,
+        "waiting_for": ["a"], "reason": "waits for a (not here yet)", "since": null, "title": "x",
+        "cost_usd": 0.0,
+    });
+    let did = World::with_daemon(answers(&[("/v1/tasks/b", task)])).run(&["result", "b"]).await;
+    assert_eq!(did.code, 3);
+    insta::assert_snapshot!(did.err, @"
+    Error: task b is waiting: there is no result yet
+    Caused by: waits for a (not here yet)
+
+    Hint: `supervisor status` shows what it waits for.
+    ");
 }

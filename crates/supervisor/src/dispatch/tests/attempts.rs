@@ -139,21 +139,132 @@ async fn engine_that_restarts_while_an_attempt_runs_is_waited_for_and_said_as_lo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_image_fails_with_its_hint() {
+async fn a_missing_image_pauses_its_worker_alone_and_a_retry_lets_it_go_on() {
     let world = World::of_diligent_workers();
-    for _ in 0..10 {
+    for _ in 0..2 {
         let error = RuntimeError::ImageMissing { image: "worker:1".to_owned() };
         world.engine.replicas.fail_ensure(&"marie-1".parse().unwrap(), error);
     }
     let daemon = world.up().await;
+    for (task, worker) in [("build", "marie"), ("more", "marie"), ("other", "emma")] {
+        daemon.add(json!({"task_id": task, "worker": worker, "description": "x"})).await.unwrap();
+    }
+    assert_eq!(daemon.ended(["other"]).await, [Status::Complete]);
+    let retry = || scheduler::Input::Retry(scheduler::Target::Task("more".parse().unwrap()));
+    for tries in 1..=2 {
+        let notice = until("it is said", async || daemon.notices().await.pop()).await;
+        assert!(notice.starts_with("marie is paused"), "{notice}");
+        assert!(notice.contains("image `worker:1` is not on this host"), "{notice}");
+        assert!(notice.contains("Build it with `make image`."), "{notice}");
+        sleep(10 * MINUTE).await;
+        assert!(daemon.reason("more").await.starts_with("marie is paused"));
+        let calls = world.engine.calls();
+        assert_eq!(calls.iter().filter(|call| *call == "ensure marie-1").count(), tries);
+        daemon.ask(move |d| d.request(retry())).await.unwrap();
+    }
+    assert_eq!(daemon.ended(["build", "more"]).await, [Status::Complete; 2]);
+    assert_eq!(daemon.notices().await, [""; 0]);
+}
+
+async fn cancel(daemon: &crate::testing::Daemon, task: &str) {
+    let target = scheduler::Target::Task(task.parse().unwrap());
+    daemon.ask(move |d| d.request(scheduler::Input::Cancel(target))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_that_waits_for_the_engine_is_cancelled_at_once() {
+    let world = World::of_diligent_workers();
+    world.engine.set_away(true);
+    let daemon = world.up().await;
+    for task in ["build", "test"] {
+        daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
+    }
+    until("it is said", async || daemon.notices().await.pop()).await;
+    let start = Instant::now();
+    cancel(&daemon, "build").await;
+    assert_eq!(daemon.ended(["build"]).await, [Status::Cancelled]);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+
+    world.engine.set_away(false);
+    assert_eq!(daemon.ended(["test"]).await, [Status::Complete]);
+    assert_eq!(world.begun(), ["test.1 on marie-1"]);
+    assert_eq!(daemon.notices().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_is_taken_in_while_the_engine_that_should_stop_its_replica_is_away() {
+    let world = World::new(async |job: Job| {
+        job.cancelled().await;
+        sleep(MINUTE).await;
+        finish(&job);
+        None
+    });
+    let daemon = world.up().await;
     daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
-    assert_eq!(daemon.ended(["build"]).await, [Status::Failed]);
-    until("it is published", async || world.result("marie", "build")).await;
-    let error = world.result("marie", "build").unwrap().error.unwrap();
-    assert!(error.message.contains("image `worker:1` is not on this host"), "{error}");
-    assert_eq!(error.hint.as_deref(), Some("Build it with `make image`."));
-    assert_eq!(world.begun(), [""; 0]);
-    assert!(world.engine.calls().len() <= 5);
+    daemon.says("build", "attempt 1 on").await;
+    daemon.says("build", "is being stopped").await;
+    world.engine.set_away(true);
+    // It had its grace; what stops it from outside is away.
+    let notice = until("it is said", async || {
+        let notices = daemon.notices().await;
+        notices.into_iter().find(|n| n.contains("can't be stopped"))
+    })
+    .await;
+    assert!(notice.contains("cannot reach the container engine"), "{notice}");
+    assert!(notice.contains("connection refused"), "{notice}");
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+    assert_eq!(world.failures("build"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_disk_does_not_keep_a_replica_from_being_stopped() {
+    let world = World::new(async |job: Job| {
+        // As if there were no room for it.
+        std::fs::create_dir(job.folder.join(protocol::CANCEL_FILE)).unwrap();
+        pending().await
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    until("it is begun", async || world.begun().pop()).await;
+    daemon.says("build", "attempt 1 on").await;
+    cancel(&daemon, "build").await;
+    assert_eq!(daemon.ended(["build"]).await, [Status::Cancelled]);
+    assert_eq!(world.engine.calls(), ["ensure marie-1", "stop marie-1"]);
+    until("all is well", async || daemon.notices().await.is_empty().then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_room_where_a_replica_is_started_costs_nothing_but_time() {
+    let world = World::of_diligent_workers();
+    for _ in 0..100 {
+        let error = RuntimeError::Refused {
+            action: "create",
+            name: "marie-1".to_owned(),
+            source: "write /var/lib/docker/x: no space left on device (500)".into(),
+        };
+        world.engine.replicas.fail_ensure(&"marie-1".parse().unwrap(), error);
+    }
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    let notice = until("it is said", async || daemon.notices().await.pop()).await;
+    assert!(notice.contains("no space left on device"), "{notice}");
+    assert_eq!(daemon.ended(["build"]).await, [Status::Complete]);
+    assert_eq!(world.failures("build"), []);
+    assert_eq!(daemon.notices().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn socket_of_a_replica_that_somebody_removed_is_made_again() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.ended(["a"]).await;
+    let folder = world.sockets().join("gateway");
+    std::fs::remove_dir_all(&folder).unwrap();
+    daemon.add(json!({"task_id": "b", "worker": "marie", "description": "x"})).await.unwrap();
+    assert_eq!(daemon.ended(["b"]).await, [Status::Complete]);
+    assert!(folder.join("marie-1/gateway.sock").exists());
+    assert_eq!(world.engine.calls(), ["ensure marie-1", "stop marie-1", "ensure marie-1"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -392,4 +503,19 @@ async fn worker_whose_configuration_is_broken_fails_its_task_with_the_place() {
     assert!(error.message.contains("`workspaces/marie/worker.toml`"), "{error}");
     assert!(error.message.contains("replica"), "{error}");
     assert_eq!(error.hint.as_deref(), Some("Mend it and retry the task."));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_socket_is_opened_where_somebody_else_could_have_put_its_folder() {
+    let world = World::of_diligent_workers();
+    let elsewhere = world.installation.root().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, world.sockets()).unwrap();
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    assert_eq!(daemon.ended(["a"]).await, [Status::Failed]);
+    let reason = daemon.reason("a").await;
+    assert!(reason.contains("belongs to somebody else"), "{reason}");
+    assert_eq!(std::fs::read_dir(elsewhere).unwrap().count(), 0);
+    assert_eq!(world.begun(), [""; 0]);
 }

@@ -126,7 +126,7 @@ async fn deadline_of_an_adopted_attempt_counts_from_its_start() {
 async fn publication_that_was_cut_off_is_made_good() {
     let world = World::of_diligent_workers();
     let daemon = world.up().await;
-    for task in ["a", "b"] {
+    for task in ["a", "b", "c"] {
         daemon.add(json!({"task_id": task, "worker": "marie", "description": "x"})).await.unwrap();
         daemon.ended([task]).await;
         until("it is published", async || world.result("marie", task)).await;
@@ -144,13 +144,19 @@ async fn publication_that_was_cut_off_is_made_good() {
         protocol::atomic_file::move_to(&artifacts, &safe.join("artifacts"), volatile).unwrap();
         fs::remove_file(installation.result_file(&marie, &id)).unwrap();
     }
+    // And as a power cut may leave it, whose artifacts were shown.
+    let file = installation.result_file(&marie, &"c".parse().unwrap());
+    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(0).unwrap();
 
     let daemon = world.up().await;
-    for task in ["a", "b"] {
-        until("it is published", async || world.result("marie", task)).await;
+    for task in ["a", "b", "c"] {
+        let file = installation.result_file(&marie, &task.parse().unwrap());
+        until("it is published", async || fs::metadata(&file).ok().filter(|file| file.len() > 0))
+            .await;
+        assert_eq!(world.result("marie", task).unwrap().status, Status::Complete);
         assert_eq!(world.artifact("marie", task, "report.md").unwrap(), "all is well");
     }
-    assert_eq!(world.begun().len(), 2);
+    assert_eq!(world.begun().len(), 3);
     assert_eq!(daemon.notices().await, [""; 0]);
 }
 
@@ -258,4 +264,143 @@ async fn task_of_a_worker_that_is_gone_waits_and_its_file_is_shown() {
     until_true("it is shown", || world.task_file("emma", "a").exists()).await;
     assert_eq!(daemon.reason("a").await, "waits for later (not here yet)");
     assert_eq!(daemon.notices().await, [""; 0]);
+}
+
+/// Cancels `a`, whose worker has begun, in a daemon that is then followed by another.
+async fn cancelled_before_a_restart(world: &World) -> crate::testing::Daemon {
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    until("it is begun", async || world.begun().pop()).await;
+    daemon.says("a", "attempt 1 on marie-1").await;
+    let target = scheduler::Target::Task("a".parse().unwrap());
+    daemon.ask(move |d| d.request(scheduler::Input::Cancel(target))).await.unwrap();
+    daemon.kill().await;
+    world.up().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_that_was_being_stopped_ends_as_soon_as_its_worker_says_so() {
+    let world = World::new(async |job: Job| {
+        job.cancelled().await;
+        sleep(Duration::from_secs(3)).await;
+        let error = protocol::TaskError::new(protocol::FailureKind::Cancelled, "asked to");
+        job.hand_in(&protocol::TaskResult { status: Status::Cancelled, ..job.failed(error) });
+        None
+    });
+    let daemon = cancelled_before_a_restart(&world).await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(daemon.ended(["a"]).await, [Status::Cancelled]);
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    // It serves the next one, as it is known to run by today's spec.
+    daemon.add(json!({"task_id": "b", "worker": "marie", "description": "x"})).await.unwrap();
+    until("it is begun", async || (world.begun().len() == 2).then_some(())).await;
+    assert_eq!(world.engine.calls(), ["ensure marie-1", "ensure marie-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_that_was_being_stopped_ends_with_its_replica() {
+    let world = World::new(async |_: Job| std::future::pending().await);
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.says("a", "attempt 1 on marie-1").await;
+    let target = scheduler::Target::Task("a".parse().unwrap());
+    daemon.ask(move |d| d.request(scheduler::Input::Cancel(target))).await.unwrap();
+    daemon.kill().await;
+    world.engine.replicas.end(&"marie-1".parse().unwrap(), crate::testing::lost());
+
+    let daemon = world.up().await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(daemon.ended(["a"]).await, [Status::Cancelled]);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_that_was_handed_in_just_before_a_stop_at_its_deadline_counts_after_a_restart() {
+    let world = World::new(async |job: Job| {
+        job.cancelled().await;
+        sleep(Duration::from_secs(5)).await;
+        job.leave("report.md", "just in time");
+        job.hand_in(&job.done(&["report.md"]));
+        None
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.says("a", "is being stopped").await;
+    daemon.kill().await;
+
+    let daemon = world.up().await;
+    assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
+    until("it is published", async || world.artifact("marie", "a", "report.md")).await;
+    assert_eq!(world.begun(), ["a.1 on marie-1"]);
+    assert_eq!(world.failures("a"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn transcript_of_an_attempt_that_was_not_cleared_away_is_kept() {
+    let world = World::new(async |job: Job| {
+        fs::create_dir_all(job.left()).unwrap();
+        fs::File::create(job.left().join("transcript.jsonl")).unwrap();
+        job.hand_in(&job.done(&[]));
+        None
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.ended(["a"]).await;
+    let (a, marie) = ("a".parse().unwrap(), "marie".parse().unwrap());
+    let installation = &world.installation;
+    let kept = installation.attempt(RunId::Adhoc, &a, Attempt::FIRST).join("transcript.jsonl");
+    until_true("it is kept", || kept.exists()).await;
+    daemon.kill().await;
+    // As it is when the daemon was killed right after the end was recorded; and a worker that makes up
+    // the past of others.
+    let replica = "marie-1".parse().unwrap();
+    let left = installation.result_slot(&marie, &replica);
+    for folder in ["a.1", "a.2"] {
+        fs::create_dir_all(left.join(folder)).unwrap();
+    }
+    let volatile = protocol::atomic_file::Durability::Volatile;
+    protocol::atomic_file::move_to(&kept, &left.join("a.1/transcript.jsonl"), volatile).unwrap();
+    fs::File::create(left.join("a.2/transcript.jsonl")).unwrap();
+    fs::create_dir_all(installation.task_slot(&marie, &replica).join("a.1")).unwrap();
+
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "b", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.ended(["b"]).await;
+    assert!(kept.exists());
+    let made_up = installation.attempt(RunId::Adhoc, &a, Attempt::FIRST.next());
+    assert!(!made_up.exists());
+    assert!(!left.join("a.1").exists() && !left.join("a.2").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_whose_file_a_power_cut_has_emptied_is_put_before_its_worker_again() {
+    let world = World::new(async |job: Job| {
+        if job.attempt() == 1 && !job.left().exists() {
+            fs::create_dir_all(job.left()).unwrap();
+            std::future::pending::<()>().await;
+        }
+        job.hand_in(&job.done(&[]));
+        None
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.says("a", "attempt 1 on marie-1").await;
+    until("it is begun", async || world.begun().pop()).await;
+    daemon.kill().await;
+    let replica = "marie-1".parse().unwrap();
+    world.engine.replicas.end(&replica, crate::testing::lost());
+    let slot = world.installation.task_slot(&"marie".parse().unwrap(), &replica);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(slot.join("a.1/task.json"))
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    let left = world.installation.result_slot(&"marie".parse().unwrap(), &replica).join("a.1");
+    fs::remove_dir_all(&left).unwrap();
+
+    let daemon = world.up().await;
+    until("it is begun again", async || (world.begun().len() == 2).then_some(())).await;
+    assert_eq!(world.begun(), ["a.1 on marie-1"; 2]);
+    drop(daemon);
 }

@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HealthConfig,
     HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
 use protocol::WorkspaceMode;
+use serde_json::json;
 
 use super::engine::Engine;
-use crate::runtime::{ReplicaSpec, RuntimeError};
+use crate::runtime::{ReplicaSpec, RuntimeError, fingerprint};
 
 /// The label with the installation. What does not have ours is not ours.
 pub(super) const INSTALLATION: &str = "supervisor.installation";
@@ -24,6 +27,10 @@ pub(super) const REPLICA: &str = "supervisor.replica";
 pub(super) const SPEC: &str = "supervisor.spec";
 /// The label with the only attempt that it serves; absent where it serves any.
 pub(super) const ATTEMPT: &str = "supervisor.attempt";
+
+/// The label with which folders it was given: one that was removed and made again is another, and a
+/// container goes on with the one that is gone.
+pub(super) const FOLDERS: &str = "supervisor.folders";
 
 /// Where the worker's program is.
 const PROGRAM_DIR: &str = "/opt/supervisor";
@@ -127,6 +134,21 @@ pub(super) fn check_folders(spec: &ReplicaSpec) -> Result<(), RuntimeError> {
     })
 }
 
+/// Returns what tells the folders of a replica from others in their places. The program's is not among
+/// them: it is told by its contents, and a worker that runs needs it no more.
+pub(super) fn identity(spec: &ReplicaSpec) -> String {
+    let own = folders(spec).into_iter().filter(|(_, target, _)| *target != PROGRAM_DIR);
+    let numbers = own.map(|(source, ..)| match fs::metadata(source) {
+        // With its birth, where that is known: numbers are given again.
+        Ok(meta) => {
+            let birth = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            (meta.dev(), meta.ino(), birth.map(|birth| birth.as_nanos()))
+        }
+        Err(_) => (0, 0, None),
+    });
+    fingerprint::of(json!(numbers.map(|number| format!("{number:?}")).collect::<Vec<_>>()))
+}
+
 /// Mounts, not `binds`, which make a missing folder on every engine.
 fn mounts(spec: &ReplicaSpec) -> Vec<Mount> {
     let mount = |(source, target, writable): (&Path, &str, bool)| Mount {
@@ -194,8 +216,12 @@ impl Container {
 
     /// Returns whether it has work that a replacement would lose.
     ///
-    /// One that serves another attempt only would never serve the one that is asked for.
+    /// One that serves another attempt only would never serve the one that is asked for; and nothing comes
+    /// of one whose folders are gone.
     pub(super) fn is_kept_while_busy(&self, spec: &ReplicaSpec) -> bool {
+        if self.label(FOLDERS).is_some_and(|folders| folders != identity(spec)) {
+            return false;
+        }
         match (self.label(ATTEMPT), &spec.only_attempt) {
             (Some(served), Some(asked)) => served == asked,
             _ => true,

@@ -111,14 +111,17 @@ impl DockerRuntime {
         container::check_folders(spec)?;
         let image = self.engine.image_id(&spec.image).await?;
         let mut body = container::describe(spec, &self.engine);
+        let folders = container::identity(spec);
         let fingerprint = fingerprint::of(json!({
             "body": body, "image": image, "program": program, "attempt": spec.only_attempt,
+            "folders": folders,
         }));
         let mut labels = HashMap::from([
             (container::INSTALLATION.to_owned(), self.installation.clone()),
             (container::WORKER.to_owned(), spec.worker.to_string()),
             (container::REPLICA.to_owned(), spec.replica.to_string()),
             (container::SPEC.to_owned(), fingerprint),
+            (container::FOLDERS.to_owned(), folders),
         ]);
         if let Some(attempt) = &spec.only_attempt {
             labels.insert(container::ATTEMPT.to_owned(), attempt.clone());
