@@ -22,7 +22,7 @@ use futures_util::StreamExt;
 use protocol::ReplicaId;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use self::container::{Container, Stage};
@@ -30,6 +30,15 @@ use self::engine::Engine;
 use self::error::status;
 use super::fingerprint::{self, Programs};
 use super::{Exit, Found, ReplicaSpec, Runtime, RuntimeError};
+
+/// The exit code of a process that was killed: by hand, or by the kernel for its memory.
+const KILLED: i64 = 137;
+
+/// How long after such an end the engine may still note that it was the memory limit.
+const OOM_WAIT: Duration = Duration::from_millis(500);
+
+/// How often to look meanwhile.
+const OOM_LOOK: Duration = Duration::from_millis(50);
 
 /// How long a `wait` is believed before the container is looked at: when an engine goes away without
 /// closing the connection, nothing ever comes.
@@ -257,6 +266,15 @@ impl Runtime for DockerRuntime {
                 }
                 (Some(now), None) => now,
             };
+        }
+        // The engine hears of the memory limit apart from the end, and may note it a moment later.
+        let until = Instant::now() + OOM_WAIT;
+        while found.code == Some(KILLED) && !found.oom && Instant::now() < until {
+            sleep(OOM_LOOK).await;
+            match self.engine.inspect(&id).await? {
+                Some(now) => found.oom = now.oom,
+                None => break,
+            }
         }
         Ok(Exit { code: found.code, oom: found.oom, output: self.engine.output(&id).await })
     }
