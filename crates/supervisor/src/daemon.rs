@@ -147,6 +147,9 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         stop_workers(&*runtime, grace).await;
     }
     server.abort();
+    if workers_too && let Err(error) = fs::remove_dir_all(&sockets) {
+        warn!(folder = %sockets.display(), %error, "Can't remove the folder of the sockets.");
+    }
     match ended {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Failure::unavailable("the journal can't be trusted any more")
