@@ -224,6 +224,24 @@ pub enum InvalidTask {
     OwnDependency,
 }
 
+impl InvalidTask {
+    /// Returns what the writer of the file can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Version { .. } => "Use a supervisor of that version.".to_owned(),
+            Self::NoWorker => "Name one of the workers.".to_owned(),
+            Self::OtherWorker { found, .. } => {
+                format!("Move the file to `tasks/{found}/`, or leave `worker` out.")
+            }
+            Self::NoDescription => "Say what to do, in plain words.".to_owned(),
+            Self::OutOfRange { field, .. } => {
+                format!("Choose another value for `{field}`, or leave it out.")
+            }
+            Self::OwnDependency => "Take it out of the list.".to_owned(),
+        }
+    }
+}
+
 impl TaskFile {
     /// Returns the task, for the worker in whose folder the file lies (if it lies in one).
     ///

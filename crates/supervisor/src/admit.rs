@@ -77,7 +77,10 @@ pub fn new_task(dispatcher: &mut Dispatcher, mut json: Value) -> Result<TaskAdde
         let hint = fault.hint();
         bad().because(fault).hint(hint)
     })?;
-    let new = file.into_task(None).map_err(|error| bad().because(error))?;
+    let new = file.into_task(None).map_err(|invalid| {
+        let hint = invalid.hint();
+        bad().because(invalid).hint(hint)
+    })?;
     let task_id = new.id.clone();
     let offset = dispatcher.committed(new.run);
     match task(dispatcher, new, TaskSource::Api) {

@@ -241,6 +241,7 @@ impl Drops {
             Some(Admission::Added) => {
                 info!(task = %id, "Took a dropped task.");
                 self.taken.insert(name.to_owned(), mark);
+                self.forget_reason(name);
             }
             Some(Admission::Existed { ended: false }) => {
                 self.taken.insert(name.to_owned(), mark);
@@ -261,6 +262,17 @@ impl Drops {
                 };
                 self.reject(name, path, &why).await;
             }
+        }
+    }
+
+    /// Removes the reason why a file was rejected that has been mended and moved back.
+    fn forget_reason(&self, name: &str) {
+        let folder = self.installation.rejected(&self.worker);
+        let note = folder.join(format!("{name}.why.json"));
+        if !folder.join(name).exists()
+            && let Err(error) = atomic_file::remove(&note)
+        {
+            warn!(file = %note.display(), %error, "Can't remove the reason of a rejected drop.");
         }
     }
 
@@ -349,8 +361,7 @@ fn read(path: &Path, name: &str, worker: &WorkerId) -> Result<Task, Problem> {
         let message = format!("`task_id` is {:?}, but the file is named `{name}`", file.task_id);
         return Err(bad(message, "Make them the same."));
     }
-    file.into_task(Some(worker))
-        .map_err(|invalid| bad(invalid.to_string(), "`supervisor schema task` prints the format."))
+    file.into_task(Some(worker)).map_err(|invalid| bad(invalid.to_string(), invalid.hint()))
 }
 
 /// Returns a name that no file in `folder` has: the given one, or with a number before its ending.

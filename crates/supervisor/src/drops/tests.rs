@@ -94,6 +94,24 @@ async fn file_that_stays_broken_is_rejected_with_place_and_cure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn file_that_is_mended_and_moved_back_is_taken_and_its_reason_goes() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    drop_file(
+        &world,
+        "a.json",
+        b"{\"task_id\": \"a\", \"worker\": \"anga\", \"description\": \"x\"}",
+    );
+    let why = why(&world, "a.json").await;
+    assert_eq!(why["hint"], "Move the file to `tasks/anga/`, or leave `worker` out.");
+    fs::remove_file(rejected(&world, "a.json")).unwrap();
+    drop_file(&world, "a.json", task("a").as_bytes());
+    assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
+    let note = rejected(&world, "a.json.why.json");
+    until_true("the reason is gone", || !note.exists()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn rejected_files_of_the_same_name_are_all_kept() {
     let world = World::of_diligent_workers();
     let _daemon = world.up().await;
