@@ -283,7 +283,6 @@ impl Drops {
         let folder = self.installation.rejected(&self.worker);
         let moved = fs::create_dir_all(&folder).and_then(|()| {
             let kept = free_name(&folder, name);
-            atomic_file::move_to(path, &folder.join(&kept), Durability::Synced)?;
             let mut text = json!({
                 "file": format!("tasks/{}/{name}", self.worker),
                 "message": why.message,
@@ -296,7 +295,9 @@ impl Drops {
             let mut text = serde_json::to_vec_pretty(&text)?;
             text.push(b'\n');
             let note = folder.join(format!("{kept}.why.json"));
-            atomic_file::replace(&note, &text, Durability::Synced)
+            // The reason first: where there is no room for it, the file stays and is tried again.
+            atomic_file::replace(&note, &text, Durability::Synced)?;
+            atomic_file::move_to(path, &folder.join(&kept), Durability::Synced)
         });
         match moved {
             Ok(()) => warn!(file = %path.display(), why = why.message, "Rejected a dropped file."),

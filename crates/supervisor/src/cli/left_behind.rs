@@ -96,32 +96,9 @@ async fn last_runtime(
 #[cfg(test)]
 mod tests {
     use protocol::atomic_file::{Durability, replace};
-    use protocol::{Auth, Resources, WorkspaceMode};
 
     use super::*;
-    use crate::runtime::fake::FakeRuntime;
-    use crate::runtime::{Owner, ReplicaSpec};
-
-    fn spec() -> ReplicaSpec {
-        ReplicaSpec {
-            replica: "marie-1".parse().unwrap(),
-            worker: "marie".parse().unwrap(),
-            image: String::new(),
-            program: "/worker".into(),
-            claude: None,
-            tasks: "/tasks".into(),
-            results: "/results".into(),
-            workspace: "/workspace".into(),
-            workspace_mode: WorkspaceMode::ReadOnly,
-            config_dir: "/config".into(),
-            auth: Auth::Gateway,
-            scratch: "/scratch".into(),
-            gateway: "/gateway".into(),
-            resources: Resources::default(),
-            user: Owner { uid: 1, gid: 1 },
-            only_attempt: None,
-        }
-    }
+    use crate::runtime::fake::{FakeRuntime, spec};
 
     #[tokio::test]
     async fn workers_without_a_daemon_are_stopped_and_counted() {

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use protocol::ReplicaId;
+use protocol::{Auth, ReplicaId, Resources, WorkspaceMode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Exit, Found, ReplicaSpec, Runtime, RuntimeError};
+use super::{Exit, Found, Owner, ReplicaSpec, Runtime, RuntimeError};
 
 type Playing = Pin<Box<dyn Future<Output = Exit> + Send>>;
 type Play = Box<dyn Fn(ReplicaSpec) -> Playing + Send + Sync>;
@@ -179,36 +179,35 @@ impl Replica {
     }
 }
 
+/// Returns what starts `marie-1`, for tests that do not look into it.
+pub fn spec() -> ReplicaSpec {
+    ReplicaSpec {
+        replica: "marie-1".parse().unwrap_or_else(|_| unreachable!("BUG: not a name")),
+        worker: "marie".parse().unwrap_or_else(|_| unreachable!("BUG: not a name")),
+        image: String::new(),
+        program: "/worker".into(),
+        claude: None,
+        tasks: "/tasks".into(),
+        results: "/results".into(),
+        workspace: "/workspace".into(),
+        workspace_mode: WorkspaceMode::ReadOnly,
+        config_dir: "/config".into(),
+        auth: Auth::Gateway,
+        scratch: "/scratch".into(),
+        gateway: "/gateway".into(),
+        resources: Resources::default(),
+        user: Owner { uid: 1, gid: 1 },
+        only_attempt: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::pending;
 
-    use protocol::{Auth, Resources, WorkspaceMode};
     use tokio::time::{Instant, sleep};
 
     use super::*;
-    use crate::runtime::Owner;
-
-    fn spec() -> ReplicaSpec {
-        ReplicaSpec {
-            replica: "marie-1".parse().unwrap(),
-            worker: "marie".parse().unwrap(),
-            image: String::new(),
-            program: "/worker".into(),
-            claude: None,
-            tasks: "/tasks".into(),
-            results: "/results".into(),
-            workspace: "/workspace".into(),
-            workspace_mode: WorkspaceMode::ReadOnly,
-            config_dir: "/config".into(),
-            auth: Auth::Gateway,
-            scratch: "/scratch".into(),
-            gateway: "/gateway".into(),
-            resources: Resources::default(),
-            user: Owner { uid: 1, gid: 1 },
-            only_attempt: None,
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn replica_ends_as_its_play_does() {

@@ -268,26 +268,13 @@ impl World {
         what: &str,
         mut look: impl FnMut(&mut Self) -> Option<T>,
     ) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(found) = look(self) {
-                return found;
-            }
-            assert!(start.elapsed() < PATIENCE, "waited too long until {what}\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let log = self.path("daemon.log");
+        patiently(what, &log, || look(self))
     }
 
     /// The same, where nothing of the world changes.
     pub(crate) fn wait_ref<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(found) = look(self) {
-                return found;
-            }
-            assert!(start.elapsed() < PATIENCE, "waited too long until {what}\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        patiently(what, &self.path("daemon.log"), || look(self))
     }
 
     /// Waits until a task runs, with a request for it upstream.
@@ -435,4 +422,19 @@ fn pids(table: &str, program: &str) -> Vec<u32> {
             (name.trim() == program).then(|| pid.parse().ok())?
         })
         .collect()
+}
+
+/// Looks until there is something to see, with a bound.
+fn patiently<T>(what: &str, log: &Path, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        if start.elapsed() > PATIENCE {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            panic!("waited too long until {what}\n{log}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
