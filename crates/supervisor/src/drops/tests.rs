@@ -112,6 +112,20 @@ async fn file_that_is_mended_and_moved_back_is_taken_and_its_reason_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn file_whose_reason_can_not_be_written_stays_until_it_can() {
+    let world = World::of_diligent_workers();
+    let _daemon = world.up().await;
+    let note = rejected(&world, "a.json.why.json");
+    fs::create_dir_all(note.join("in the way")).unwrap();
+    drop_file(&world, "a.json", b"{}");
+    sleep(PATIENCE * 5).await;
+    assert!(world.task_file("marie", "a").exists(), "it should not be moved without its reason");
+    fs::remove_dir_all(&note).unwrap();
+    why(&world, "a.json").await;
+    until_true("it is moved", || rejected(&world, "a.json").is_file()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn rejected_files_of_the_same_name_are_all_kept() {
     let world = World::of_diligent_workers();
     let _daemon = world.up().await;
