@@ -31,21 +31,27 @@
 mod admission;
 mod answer;
 mod body;
+mod caller;
 mod client;
 mod credential;
 mod exchange;
 mod headers;
 pub mod limits;
 mod listener;
+mod money;
 mod proxy;
 mod socket;
+mod tokens;
 mod upstream;
 
 pub use crate::{
     answer::{GATEWAY_HEADER, REFUSED, UNREACHABLE},
+    caller::Caller,
     client::TlsRootsError,
     credential::{Credential, InvalidCredential},
     listener::{Gateway, Listener},
+    money::Usd,
     socket::{DIR_MODE, ListenError, SOCKET_MODE},
+    tokens::Tokens,
     upstream::{InvalidUpstream, Upstream},
 };
