@@ -119,7 +119,7 @@ impl FromStr for HostRule {
         if let Some(found) = s.chars().find(|c| matches!(c, '/' | '?' | '#')) {
             return Err(InvalidHost::Path { found });
         }
-        if s.starts_with('[') || s.parse::<Ipv6Addr>().is_ok() {
+        if is_v6(s) {
             return Err(InvalidHost::Address);
         }
         let (pattern, port) = match s.split_once(':') {
@@ -292,6 +292,9 @@ fn check_name(s: &str) -> Result<(), InvalidHost> {
     if s.is_empty() {
         return Err(InvalidHost::Empty);
     }
+    if is_v6(s) {
+        return Err(InvalidHost::Address);
+    }
     for found in s.chars() {
         match found {
             'a'..='z' | '0'..='9' | '-' | '_' | '.' => {}
@@ -325,6 +328,11 @@ fn check_name(s: &str) -> Result<(), InvalidHost> {
         return Err(InvalidHost::OneLabel { name: s.to_owned() });
     }
     Ok(())
+}
+
+/// Returns whether this is an IPv6 address, or in brackets like one.
+fn is_v6(s: &str) -> bool {
+    s.starts_with('[') || s.parse::<Ipv6Addr>().is_ok()
 }
 
 /// Returns whether a name that ends in this label may be read as an IPv4 address: `inet_aton` takes

@@ -104,7 +104,7 @@ fn address_in_any_notation_is_no_rule_and_no_host() {
     for text in ["::1", "[::1]", "[::1]:443", "fe80::1", "::ffff:1.2.3.4", "[fd00:ec2::254]:80"] {
         assert_eq!(text.parse::<HostRule>(), Err(InvalidHost::Address), "{text}");
     }
-    for text in ["127.0.0.1.", "0X7F.0.0.1", "127.0.0.0X1"] {
+    for text in ["127.0.0.1.", "0X7F.0.0.1", "127.0.0.0X1", "[::1]", "::1", "[::FFFF:127.0.0.1]"] {
         assert_eq!(HostName::normalise(text), Err(InvalidHost::Address), "{text}");
     }
 }
