@@ -51,6 +51,7 @@ pub mod limits;
 mod listener;
 mod money;
 mod proxy;
+mod quota;
 mod secret;
 mod socket;
 mod tokens;

@@ -54,6 +54,10 @@ pub const MAX_EGRESS: usize = 64;
 /// Long enough for a server that builds something before it answers.
 pub const EGRESS_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How many warnings about refused requests one replica can bring into the log per minute. Further
+/// ones are debug lines.
+pub const WARNINGS_PER_MINUTE: u32 = 100;
+
 /// How many addresses of a host are tried. Content networks answer with up to about eight.
 pub const MAX_ADDRESSES: usize = 8;
 

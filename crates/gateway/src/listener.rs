@@ -22,6 +22,7 @@ use crate::{
     egress::{Egress, EgressPolicy, Outside},
     limits,
     proxy::Proxy,
+    quota::Quota,
     secret::Secret,
     socket::{self, ListenError, SocketFile},
     upstream::Upstream,
@@ -49,10 +50,7 @@ impl Gateway {
         Ok(Self { upstream, client, outside: Outside::default() })
     }
 
-    /// Returns the same gateway to the same API in another network, as the egress proxy sees it.
-    ///
-    /// For tests; see [`Outside::of_a_test`].
-    #[doc(hidden)]
+    /// Returns the same gateway with another view of the network for the egress proxy.
     pub fn with_outside(self, outside: Outside) -> Self {
         Self { outside, ..self }
     }
@@ -127,6 +125,7 @@ impl Gateway {
                 egress: Egress::new(worker, egress, self.outside.clone(), model),
             },
             secret,
+            warnings: Quota::new(),
         });
         let closed = CancellationToken::new();
         let accepting = tokio::spawn(accept(socket, door, closed.clone()).instrument(span));
@@ -247,6 +246,7 @@ struct Door {
     proxy: Proxy,
     /// What a request has to show, where others than the replica could call.
     secret: Option<Secret>,
+    warnings: Quota,
 }
 
 impl Door {
@@ -254,7 +254,10 @@ impl Door {
         match self.secret.as_ref().and_then(|secret| secret.turn_away(&mut request)) {
             None => self.proxy.serve(request).await,
             Some(answer) => {
-                warn!("A request without the replica's secret was refused.");
+                match self.warnings.take() {
+                    Some(_) => warn!("A request without the replica's secret was refused."),
+                    None => debug!("A request without the replica's secret was refused."),
+                }
                 body::drain(request.into_body()).await;
                 answer.map(|bytes| ResponseBody::Own(Full::new(bytes)))
             }
