@@ -30,6 +30,8 @@
 
 mod admission;
 mod answer;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline is about to use it"))]
+mod ask;
 mod body;
 mod caller;
 mod client;
@@ -41,6 +43,8 @@ mod listener;
 mod money;
 mod proxy;
 mod socket;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline is about to use it"))]
+mod stagger;
 mod tokens;
 mod upstream;
 
