@@ -40,6 +40,8 @@
 
 mod admission;
 mod answer;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline is about to use it"))]
+mod ask;
 mod body;
 mod caller;
 mod client;
@@ -54,6 +56,8 @@ mod proxy;
 mod quota;
 mod secret;
 mod socket;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline is about to use it"))]
+mod stagger;
 mod tokens;
 mod upstream;
 
