@@ -39,6 +39,7 @@ mod headers;
 pub mod limits;
 mod listener;
 mod money;
+mod prices;
 mod proxy;
 mod socket;
 mod tokens;
@@ -51,6 +52,10 @@ pub use crate::{
     credential::{Credential, InvalidCredential},
     listener::{Gateway, Listener},
     money::Usd,
+    prices::{
+        LongPrompt, LongPromptSetting, Most, Origin, PerMillion, PerSearch, Price, PriceSetting,
+        Prices, Rates, RatesSetting, Terms,
+    },
     socket::{DIR_MODE, ListenError, SOCKET_MODE},
     tokens::Tokens,
     upstream::{InvalidUpstream, Upstream},
