@@ -52,6 +52,7 @@ mod headers;
 pub mod limits;
 mod listener;
 mod money;
+mod prices;
 mod proxy;
 mod quota;
 mod secret;
@@ -69,6 +70,10 @@ pub use crate::{
     egress::{EgressPolicy, Lookup, Outside, REASON_HEADER, Resolver},
     listener::{Gateway, Listener, PortListener, Replica},
     money::Usd,
+    prices::{
+        LongPrompt, LongPromptSetting, Most, Origin, PerMillion, PerSearch, Price, PriceSetting,
+        Prices, Rates, RatesSetting, Terms,
+    },
     secret::{InvalidSecret, SECRET_HEADER, Secret},
     socket::{DIR_MODE, ListenError, SOCKET_MODE},
     tokens::Tokens,
