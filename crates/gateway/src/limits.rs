@@ -16,6 +16,11 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// It includes connecting and sending the body. Just above the CLI's 360 s.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(370);
 
+/// How long a request may wait in the gateway, for its turn or for an answer that is more than "later".
+///
+/// It leaves a minute of the CLI's 360 s for the upstream's first byte.
+pub const HOLD_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// How long the upstream may be silent in the middle of a response.
 ///
 /// Just above the CLI's 300 s. Only waiting for the upstream counts, not a client that doesn't read.
@@ -80,3 +85,15 @@ pub const BUFFER: usize = 64 * 1024;
 
 /// How many header lines a message may have. The CLI sends about 25, the API answers with about 40.
 pub const MAX_HEADERS: usize = 128;
+
+/// The largest request to the model that is taken, in bytes: the API's own limit.
+pub const MAX_REQUEST: usize = 32 * 1024 * 1024;
+
+/// How many bytes of requests to the model one replica may have waiting at once. Further ones are read when
+/// there is room.
+///
+/// Two of the largest, or a thousand of the usual size: an agent must not fill the daemon's memory.
+pub const MAX_WAITING: usize = 2 * MAX_REQUEST;
+
+/// How much of an error that the upstream answers with is handed on, in bytes. They have about 200.
+pub const MAX_ERROR: usize = 64 * 1024;
