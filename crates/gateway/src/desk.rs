@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use protocol::{Attempt, TaskId};
+
 use crate::{caller::Caller, stop::Stop};
 
 /// The attempt that a replica works on, if it does, as the daemon says.
@@ -28,6 +30,13 @@ impl Desk {
 
     pub(crate) fn current(&self) -> Option<Arc<Case>> {
         self.current_mut().clone()
+    }
+
+    /// Returns why an attempt gets nothing more, if it is the last one that was assigned.
+    pub(crate) fn stop(&self, task: &TaskId, attempt: Attempt) -> Option<Stop> {
+        let case = self.current()?;
+        let caller = &case.caller;
+        ((&caller.task, caller.attempt) == (task, attempt)).then(|| case.stop().cloned())?
     }
 
     fn current_mut(&self) -> MutexGuard<'_, Option<Arc<Case>>> {

@@ -38,37 +38,51 @@
 //! # }
 //! ```
 
+mod account;
 mod admission;
 mod answer;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline is about to use it"))]
 mod ask;
 mod body;
+mod booking;
 mod caller;
 mod client;
 mod credential;
+mod desk;
 mod egress;
 mod exchange;
+mod governor;
 mod headers;
+mod ledger;
 pub mod limits;
 mod listener;
+mod message;
+mod meter;
 mod money;
+pub mod pace;
 mod prices;
 mod proxy;
 mod quota;
+mod room;
 mod secret;
 mod socket;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline is about to use it"))]
 mod stagger;
+mod stop;
 mod tokens;
 mod upstream;
 
 pub use crate::{
-    answer::{GATEWAY_HEADER, REFUSED, UNREACHABLE},
+    account::Account,
+    answer::{GATEWAY_HEADER, REFUSED, STOPPED, UNREACHABLE},
     caller::Caller,
     client::TlsRootsError,
     credential::{Credential, InvalidCredential},
     egress::{EgressPolicy, Lookup, Outside, REASON_HEADER, Resolver},
+    ledger::{
+        Amount, Budget, Day, Entry, Filter, Ledger, LedgerError, Notice, OverBudget, Refused,
+        Reservation, Scope, Spent, Standing, Sums, Totals, Worst,
+    },
     listener::{Gateway, Listener, PortListener, Replica},
+    meter::{Meter, Reading},
     money::Usd,
     prices::{
         LongPrompt, LongPromptSetting, Most, Origin, PerMillion, PerSearch, Price, PriceSetting,
@@ -76,6 +90,7 @@ pub use crate::{
     },
     secret::{InvalidSecret, SECRET_HEADER, Secret},
     socket::{DIR_MODE, ListenError, SOCKET_MODE},
+    stop::{Stop, StopKind},
     tokens::Tokens,
     upstream::{InvalidUpstream, Upstream},
 };

@@ -12,7 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use gateway::{Credential, EgressPolicy, Gateway, Listener, Replica, Upstream};
+use gateway::{
+    Account, Credential, EgressPolicy, Gateway, Ledger, Listener, Prices, Replica, Upstream,
+    pace::{AccountId, PaceConfig},
+};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -47,7 +50,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(upstream: &str) -> Self {
-        let gateway = Gateway::new(Upstream::parse(upstream).unwrap()).unwrap();
+        Self::with(upstream, PaceConfig::default())
+    }
+
+    pub(crate) fn with(upstream: &str, pace: PaceConfig) -> Self {
+        let (ledger, _) = Ledger::open(None, || protocol::Time::ZERO).unwrap();
+        let upstream = Upstream::parse(upstream).unwrap();
+        let gateway = Gateway::new(upstream, Prices::built_in(), ledger, pace).unwrap();
         Self { dir: tempfile::tempdir().unwrap(), gateway }
     }
 
@@ -65,9 +74,15 @@ pub(crate) fn replica(name: &str, key: Option<&str>) -> Replica {
     Replica {
         id: name.parse().unwrap(),
         worker: "marie".parse().unwrap(),
-        credential: key.map(|key| Arc::new(Credential::api_key(key.to_owned()).unwrap())),
+        account: account(name, key),
         egress: EgressPolicy::default(),
     }
+}
+
+/// Returns an account with a key, or with none.
+pub(crate) fn account(name: &str, key: Option<&str>) -> Arc<Account> {
+    let key = key.map(|key| Arc::new(Credential::api_key(key.to_owned()).unwrap()));
+    Arc::new(Account::new(AccountId::new(name), key))
 }
 
 /// Starts an HTTP server on loopback. Returns its URL and how many connections it has taken.
@@ -142,7 +157,7 @@ pub(crate) fn get(path: &str) -> Request<Body> {
 }
 
 pub(crate) fn post(body: Body) -> Request<Body> {
-    Request::post("/v1/messages?beta=true").header("host", "anything").body(body).unwrap()
+    Request::post("/v1/messages/count_tokens?beta=true").header("host", "anything").body(body).unwrap()
 }
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
