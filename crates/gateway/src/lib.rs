@@ -38,6 +38,7 @@ mod exchange;
 mod headers;
 pub mod limits;
 mod listener;
+mod meter;
 mod money;
 mod prices;
 mod proxy;
@@ -51,6 +52,7 @@ pub use crate::{
     client::TlsRootsError,
     credential::{Credential, InvalidCredential},
     listener::{Gateway, Listener},
+    meter::{Meter, Reading},
     money::Usd,
     prices::{
         LongPrompt, LongPromptSetting, Most, Origin, PerMillion, PerSearch, Price, PriceSetting,
