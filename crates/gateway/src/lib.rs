@@ -36,6 +36,7 @@ mod client;
 mod credential;
 mod exchange;
 mod headers;
+mod ledger;
 pub mod limits;
 mod listener;
 mod meter;
@@ -51,6 +52,10 @@ pub use crate::{
     caller::Caller,
     client::TlsRootsError,
     credential::{Credential, InvalidCredential},
+    ledger::{
+        Amount, Budget, Day, Entry, Filter, Ledger, LedgerError, Notice, OverBudget, Refused,
+        Reservation, Scope, Spent, Standing, Sums, Totals, Worst,
+    },
     listener::{Gateway, Listener},
     meter::{Meter, Reading},
     money::Usd,
