@@ -44,7 +44,8 @@ use crate::Caller;
 /// the budget of a run or task counts no more than that, too.
 const KEPT_DAYS: u64 = 400;
 
-/// A waiting request looks again after this time, for what nobody tells it: a new day, a disk with room.
+/// A waiting request looks again after this time, for what nobody tells it: a new day, a disk with room,
+/// somebody before it who waits for another budget now.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The longest name of a model that is kept, in bytes.
@@ -231,14 +232,10 @@ impl Ledger {
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            let moves = queued.moves();
             let refused = match self.try_reserve(caller, &model, worst, Some(&mut queued.place)) {
                 Ok(reservation) => return Ok(reservation),
                 Err(refused) => refused,
             };
-            if queued.moves() > moves {
-                self.0.changed.notify_waiters();
-            }
             let now = Instant::now();
             if !refused.may_pass() || now >= give_up {
                 return Err(refused);
@@ -359,12 +356,6 @@ impl fmt::Debug for Shared {
 struct Queued<'a> {
     shared: &'a Shared,
     place: Option<Place>,
-}
-
-impl Queued<'_> {
-    fn moves(&self) -> u64 {
-        self.place.as_ref().map_or(0, |place| place.moves)
-    }
 }
 
 impl Drop for Queued<'_> {

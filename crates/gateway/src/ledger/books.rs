@@ -160,8 +160,6 @@ pub(super) struct Place {
     number: u64,
     /// Where it waits.
     at: Account,
-    /// How often it moved: those behind it in the old queue are one ahead then.
-    pub(super) moves: u64,
 }
 
 #[derive(Debug, Default)]
@@ -304,19 +302,19 @@ impl Books {
     }
 
     fn wait_at(&mut self, account: Account, place: &mut Option<Place>) {
-        let (number, moves) = match place.take() {
+        let number = match place.take() {
             Some(old) if old.at == account => return *place = Some(old),
             Some(old) => {
                 self.unqueue(&old);
-                (old.number, old.moves + 1)
+                old.number
             }
             None => {
                 self.next_place += 1;
-                (self.next_place, 0)
+                self.next_place
             }
         };
         self.queues.entry(account.clone()).or_default().insert(number);
-        *place = Some(Place { number, at: account, moves });
+        *place = Some(Place { number, at: account });
     }
 
     /// Gives up a place in the queue.

@@ -1,6 +1,6 @@
 //! Callers that do whatever may happen, against a model that knows what each request truly took.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 
 use proptest::{prelude::*, sample::Index};
 
@@ -76,7 +76,7 @@ struct Request {
 
 impl Request {
     fn concerns(&self, scope: &Scope, today: Day) -> bool {
-        let caller = callers(self.caller);
+        let caller = &CALLERS[self.caller];
         match scope {
             Scope::Task(task) => *task == caller.task,
             Scope::Run(run) => *run == caller.run,
@@ -101,14 +101,17 @@ impl Request {
     }
 }
 
-fn callers(n: usize) -> Caller {
-    let (task, worker) = (n / 2, ["marie", "paul", "ada"][n % 3]);
-    // A task has one run.
-    caller(worker, (task % 3) as u8, &format!("t{task}"))
-}
+static CALLERS: LazyLock<Vec<Caller>> = LazyLock::new(|| {
+    let caller = |n: usize| {
+        let (task, worker) = (n / 2, ["marie", "paul", "ada"][n % 3]);
+        // A task has one run.
+        caller(worker, (task % 3) as u8, &format!("t{task}"))
+    };
+    (0..16).map(caller).collect()
+});
 
 fn all_scopes() -> Vec<Scope> {
-    let tasks = (0..16).step_by(2).map(|n| Scope::Task(callers(n).task));
+    let tasks = CALLERS.iter().step_by(2).map(|caller| Scope::Task(caller.task.clone()));
     let runs = (0..3).map(|n| Scope::Run(run(n)));
     let workers = ["marie", "paul", "ada"].map(|name| Scope::Worker(name.parse().unwrap()));
     tasks.chain(runs).chain(workers).chain([Scope::Day]).collect()
@@ -168,7 +171,7 @@ impl World {
         match step {
             Step::Reserve { caller, usd, tokens, takes } => {
                 let worst = Worst { usd: usd.map(cents), tokens };
-                let allowed = self.ledger.reserve(&callers(caller), "m", worst);
+                let allowed = self.ledger.reserve(&CALLERS[caller], "m", worst);
                 assert_eq!(allowed.is_ok(), self.fits(caller, usd, tokens), "{allowed:?}");
                 if let Ok(reservation) = allowed {
                     let takes = (usd.unwrap_or(0) * takes / 100, tokens * takes / 100);
@@ -293,7 +296,8 @@ proptest! {
         budgets in prop::collection::vec(prop::option::of((0..300_u64, any::<bool>())), 15),
         steps in prop::collection::vec(step(), 0..120),
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        // In memory where there is such a place: what is synced often is slow.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut world = World::new(dir.path().join("ledger.jsonl"), &budgets);
         for step in steps {
             world.step(step);

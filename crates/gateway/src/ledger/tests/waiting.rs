@@ -53,16 +53,14 @@ async fn a_large_request_is_not_overtaken_by_small_ones() {
     let small = caller("paul", 2, "liam");
     let refused = ledger.reserve(&small, "m", worst(1, 0)).unwrap_err();
     assert!(refused.may_pass());
-    let small = ledger.reserve_when_free(&small, "m", worst(30, 0), Instant::now() + HOUR);
-    let (large, small) = tokio::join!(
+    let waits = ledger.reserve_when_free(&small, "m", worst(30, 0), Instant::now() + HOUR);
+    let ((), small) = tokio::join!(
         async {
             out.release();
-            let large = large.await.unwrap().unwrap();
-            large.settle(spent(40, 0));
+            large.await.unwrap().unwrap().settle(spent(40, 0));
         },
-        small
+        waits
     );
-    let () = large;
     small.unwrap().release();
 }
 
@@ -81,11 +79,11 @@ async fn a_raise_and_a_new_day_wake_who_waits_and_time_runs_out() {
         })
     };
     let raised = wait(&ledger);
-    sleep(Duration::from_secs(10)).await;
+    sleep(Duration::from_millis(10_500)).await;
     ledger.set_budget(Scope::Day, usd(110));
     let (allowed, after) = raised.await.unwrap();
     allowed.unwrap().release();
-    assert_eq!(after.as_secs(), 10);
+    assert_eq!(after.as_millis(), 10_500);
 
     ledger.set_budget(Scope::Day, usd(100));
     let tomorrow = wait(&ledger);
@@ -93,13 +91,14 @@ async fn a_raise_and_a_new_day_wake_who_waits_and_time_runs_out() {
     hands.next_day();
     let (allowed, after) = tomorrow.await.unwrap();
     allowed.unwrap().release();
-    assert!(after.as_secs() <= 21, "{after:?}");
+    assert!(after.as_secs() <= 22, "{after:?}");
 
     let today = ledger.reserve(&emma(), "m", worst(80, 0)).unwrap();
     let (refused, after) = wait(&ledger).await.unwrap();
     assert!(refused.unwrap_err().may_pass());
     assert!(after >= HOUR);
-    (out.release(), today.release());
+    out.release();
+    today.release();
     assert!(!ledger.0.lock().books.anybody_waits());
 }
 
