@@ -1,5 +1,3 @@
-use std::{io, sync::Mutex};
-
 use gateway::{GATEWAY_HEADER, REFUSED, UNREACHABLE};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -10,7 +8,7 @@ use tokio::{
 };
 
 use crate::support::{
-    World, client, full, get, json, noise, post, raw_upstream, read_head, send, soon, upstream,
+    Log, World, client, full, get, json, noise, post, raw_upstream, read_head, send, soon, upstream,
 };
 
 #[tokio::test]
@@ -123,33 +121,9 @@ async fn head_that_is_too_long_is_refused() {
     assert_eq!(response.unwrap().status(), 431);
 }
 
-#[derive(Clone, Default)]
-struct Log(std::sync::Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn exchange_is_logged_with_its_figures_and_without_its_contents() {
-    let log = Log::default();
-    let _guard = tracing::subscriber::set_default(
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer({
-                let log = log.clone();
-                move || log.clone()
-            })
-            .finish(),
-    );
+    let (log, _guard) = Log::capture();
     let (url, _) = upstream(|_| async { Response::new(full("the answer")) }).await;
     let world = World::new(&url);
     let replica = world.replica("marie-1", Some("sk-real")).await;
@@ -160,7 +134,7 @@ async fn exchange_is_logged_with_its_figures_and_without_its_contents() {
     response.into_body().collect().await.unwrap();
     replica.close().await;
 
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let line = log.lines().find(|line| line.contains("Exchange ended.")).unwrap();
     for field in [
         "replica=marie-1",

@@ -4,10 +4,15 @@
 mod answers;
 mod bodies;
 mod connections;
+mod egress;
+mod egress_http;
+mod egress_tls;
 mod headers;
+mod internet;
 mod pace;
 mod sockets;
 mod streams;
 mod support;
+mod tcp;
 mod timeouts;
 mod tls;
