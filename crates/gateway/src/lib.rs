@@ -41,6 +41,8 @@ mod headers;
 pub mod limits;
 mod listener;
 mod money;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline is about to use it"))]
+mod prefix;
 mod proxy;
 mod socket;
 #[cfg_attr(not(test), expect(dead_code, reason = "the pipeline is about to use it"))]
