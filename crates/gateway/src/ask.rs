@@ -5,7 +5,7 @@ mod reader;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-pub(crate) use self::blocks::{Blocks, PrefixKey, hash_of};
+pub(crate) use self::blocks::{Block, Blocks, Place, PrefixKey, hash_of, size};
 use self::reader::Reading;
 
 /// The most tokens that one image is: 92 by 52 patches of 28 pixels, 4,784, for models that read up

@@ -59,6 +59,7 @@ mod message;
 mod meter;
 mod money;
 pub mod pace;
+mod prefix;
 mod prices;
 mod proxy;
 mod quota;

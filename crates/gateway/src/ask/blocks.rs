@@ -76,6 +76,8 @@ pub(crate) struct Blocks {
     shared: Option<(usize, Ttl)>,
     /// How many are to be cached at all.
     cached: usize,
+    /// For how long the last of those is.
+    ttl: Option<Ttl>,
 }
 
 /// A block, and whether a prefix that is to be cached ends with it.
@@ -100,7 +102,7 @@ impl Blocks {
             let size = u32::try_from(block.size).unwrap_or(u32::MAX);
             all.push(Block { hash: block.hash, size, place });
             if let Some(ttl) = block.ends {
-                new.cached = all.len();
+                (new.cached, new.ttl) = (all.len(), Some(ttl));
                 if !matches!(place, Place::Message(_)) {
                     new.shared = Some((all.len(), ttl));
                 }
@@ -125,7 +127,12 @@ impl Blocks {
         &self.all[..self.cached]
     }
 
-    pub(crate) fn shared_ttl(&self) -> Option<Ttl> {
+    /// Returns for how long the last block that is to be cached is. Without any, the API's default.
+    pub(crate) fn ttl(&self) -> Ttl {
+        self.ttl.unwrap_or(Ttl::Short)
+    }
+
+    pub(super) fn shared_ttl(&self) -> Option<Ttl> {
         self.shared.map(|(_, ttl)| ttl)
     }
 

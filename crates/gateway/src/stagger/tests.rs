@@ -327,7 +327,7 @@ async fn follow(ops: Vec<Op>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn rules_hold_whatever_happens(ops in prop::collection::vec(op(), 0..60)) {
