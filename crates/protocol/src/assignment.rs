@@ -27,8 +27,6 @@ pub struct Assignment {
     pub timeout: Duration,
     /// How long it may be silent.
     pub idle_timeout: Duration,
-    /// US dollars that it may spend.
-    pub budget_usd: Option<f64>,
     /// Who the worker is and how it runs its agent.
     pub agent: AgentSpec,
     /// The request of the run, where there is one.

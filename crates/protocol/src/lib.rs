@@ -7,6 +7,7 @@
 
 mod assignment;
 pub mod atomic_file;
+mod decision;
 mod event;
 mod failure;
 mod host_rule;
@@ -22,6 +23,9 @@ mod worker_config;
 
 pub use assignment::{
     AgentSpec, Assignment, CANCEL_FILE, Driver, Input, OutputContract, SessionPlan,
+};
+pub use decision::{
+    Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,
 };
 pub use event::{Event, Record, RunMode, RunState, TaskSource};
 pub use failure::{FailureKind, TaskError};

@@ -119,9 +119,12 @@ pub struct WorkerConfig {
     /// The most tool rounds of an attempt.
     #[serde(default)]
     pub max_turns: Option<u32>,
-    /// The most that one attempt may spend, in US dollars.
+    /// The most that one task may spend, in US dollars.
     #[serde(default)]
     pub budget_usd: Option<f64>,
+    /// The most tokens that one task may use.
+    #[serde(default)]
+    pub budget_tokens: Option<u64>,
     /// The file with the MCP servers, relative to the workspace.
     #[serde(default)]
     pub mcp: Option<String>,
@@ -230,7 +233,8 @@ impl WorkerConfig {
                 return bad(field, "must be a path inside of the workspace");
             }
         }
-        let limits = check_limits(Some(self.timeout), Some(self.retries), self.budget_usd);
+        let (timeout, retries) = (Some(self.timeout), Some(self.retries));
+        let limits = check_limits(timeout, retries, self.budget_usd, self.budget_tokens);
         limits.map_err(|error| InvalidWorkerConfig::Syntax { message: error.to_string() })
     }
 }

@@ -1,6 +1,8 @@
 //! What comes back from attempts.
 
-use protocol::{Attempt, Event, FailureKind, ReplicaId, Status, TaskError, TaskId, TaskResult};
+use protocol::{
+    Attempt, Event, FailureKind, ReplicaId, Status, TaskError, TaskId, TaskResult, Usage,
+};
 
 use crate::backoff::{Verdict, judge};
 use crate::graph::TaskIx;
@@ -31,9 +33,8 @@ impl Scheduler {
         {
             return;
         }
-        if !(report.cost_usd.is_finite() && report.cost_usd >= 0.0) {
-            report.cost_usd = 0.0;
-        }
+        // Nonsense is not a price.
+        report.cost_usd = report.cost_usd.filter(|usd| usd.is_finite() && *usd >= 0.0);
         let replica = live.replica.clone();
         let (kind, attempt) = (task.kind, live.attempt);
         if live.phase == Phase::Launching {
@@ -46,7 +47,8 @@ impl Scheduler {
             None => match self.plan_faults(kind, ix, &report) {
                 None => {
                     report.error = None;
-                    self.record(turn, Event::TaskEnded { result: report, because: Vec::new() });
+                    let (result, because) = (Box::new(report), Vec::new());
+                    self.record(turn, Event::TaskEnded { result, because });
                 }
                 Some(reasons) => {
                     let message = format!("the plan can't be carried out: {}", reasons.join("; "));
@@ -81,8 +83,9 @@ impl Scheduler {
                     error: error.clone(),
                     counted: false,
                     retry_at: Some(turn.now),
-                    usage: Default::default(),
-                    cost_usd: 0.0,
+                    usage: Usage::default(),
+                    cost_usd: Some(0.0),
+                    paused: true,
                 };
                 self.record(turn, failed);
                 // Not recorded: a restart finds out anew.
@@ -163,8 +166,8 @@ impl Scheduler {
                 verdict => verdict,
             };
         let retry_at = retry_at.filter(|_| !entry.cancel_requested);
-        let (usage, cost_usd) =
-            report.as_ref().map(|report| (report.usage, report.cost_usd)).unwrap_or_default();
+        let spent = report.as_ref().map(|report| (report.usage, report.cost_usd));
+        let (usage, cost_usd) = spent.unwrap_or((Usage::default(), Some(0.0)));
         let failed = Event::AttemptFailed {
             task: entry.task.id.clone(),
             attempt: live.attempt,
@@ -173,6 +176,7 @@ impl Scheduler {
             retry_at,
             usage,
             cost_usd,
+            paused: false,
         };
         let status = if entry.cancel_requested { Status::Cancelled } else { Status::Failed };
         let mut result = report.unwrap_or_else(|| {
@@ -191,7 +195,7 @@ impl Scheduler {
         result.error = Some(error);
         self.record(turn, failed);
         if retry_at.is_none() {
-            self.record(turn, Event::TaskEnded { result, because: Vec::new() });
+            self.record(turn, Event::TaskEnded { result: Box::new(result), because: Vec::new() });
         }
     }
 

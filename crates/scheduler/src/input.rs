@@ -39,6 +39,7 @@ impl Scheduler {
                 }
             }
             Input::Retry(target) => return self.retry(turn, &target),
+            Input::Decide { decision, choice } => return self.decide(turn, decision, choice),
             Input::AttemptStarted { task, attempt } => self.attempt_started(turn, task, attempt),
             Input::AttemptReported { report } => self.attempt_reported(turn, report),
             Input::AttemptUnstartable { task, attempt, error, pause } => {
@@ -59,6 +60,7 @@ impl Scheduler {
             plan,
             priority,
             budget_usd,
+            budget_tokens,
             rehearsal,
         } = input
         else {
@@ -92,7 +94,17 @@ impl Scheduler {
         }
         self.record(
             turn,
-            Event::RunOpened { run, short, name, mode, request, priority, budget_usd, rehearsal },
+            Event::RunOpened {
+                run,
+                short,
+                name,
+                mode,
+                request,
+                priority,
+                budget_usd,
+                budget_tokens,
+                rehearsal,
+            },
         );
         if mode == RunMode::Plan {
             self.record(turn, Event::PlanAccepted { run, tasks: tasks.len(), plan: None });

@@ -1,8 +1,8 @@
 //! What goes into the scheduler and what comes out.
 
 use protocol::{
-    Attempt, Event, Plan, Priority, ReplicaId, RunId, RunMode, ShortRunId, Task, TaskError, TaskId,
-    TaskResult, TaskSource, WorkerId,
+    Attempt, Choice, DecisionId, Event, HoldScope, Plan, Priority, ReplicaId, RunId, RunMode,
+    ShortRunId, Task, TaskError, TaskId, TaskResult, TaskSource, WorkerId,
 };
 
 /// Something that happened outside, or that somebody wants.
@@ -28,6 +28,8 @@ pub enum Input {
         priority: Priority,
         /// US dollars for the whole run.
         budget_usd: Option<f64>,
+        /// Tokens for the whole run.
+        budget_tokens: Option<u64>,
         /// Whether the model is the built-in stand-in.
         rehearsal: bool,
     },
@@ -40,8 +42,16 @@ pub enum Input {
     },
     /// Somebody wants an end to it.
     Cancel(Target),
-    /// Somebody wants what did not complete to be done again. Workers that are paused go on.
+    /// Somebody wants what did not complete to be done again. Workers that are paused go on, and
+    /// so does what waits for a credential or for credit.
     Retry(Target),
+    /// Somebody answers a question.
+    Decide {
+        /// Which one.
+        decision: DecisionId,
+        /// The answer.
+        choice: Choice,
+    },
     /// The replica runs and has the attempt before it.
     AttemptStarted {
         /// The task.
@@ -110,6 +120,10 @@ pub enum Refusal {
     AlreadyEnded,
     /// There is nothing to retry: it has not ended, or it is complete.
     NothingToRetry,
+    /// There never was such a question.
+    UnknownDecision(DecisionId),
+    /// The question is answered, or what it was about is over.
+    AlreadyDecided(DecisionId),
 }
 
 /// What a step leads to.
@@ -124,6 +138,11 @@ pub struct Step {
 /// Something to do outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// Bring what a scope may spend in line with [`Scheduler::budget`](crate::Scheduler::budget).
+    SetBudget {
+        /// The scope.
+        scope: HoldScope,
+    },
     /// Show the task as a file.
     WriteTaskFile {
         /// The task.
