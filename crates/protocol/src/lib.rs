@@ -7,6 +7,7 @@
 
 mod assignment;
 pub mod atomic_file;
+pub mod checked;
 mod event;
 mod failure;
 mod ids;
@@ -32,7 +33,7 @@ pub use plan::{Plan, PlanFault, PlanLimits, PlanTask};
 pub use task::{InvalidTask, OnDependencyFailure, Priority, Task, TaskFile, TaskKind, Verify};
 pub use time::Time;
 pub use worker_config::{
-    Auth, ContainerMode, InvalidWorkerConfig, Resources, WorkerConfig, WorkspaceMode,
+    Auth, ContainerMode, InvalidWorkerConfig, Limits, Resources, WorkerConfig, WorkspaceMode,
 };
 
 /// The version of the formats that this build writes. It reads this one and refuses newer ones.
