@@ -76,6 +76,8 @@ pub struct AgentSpec {
     pub mcp: Option<Value>,
     /// The most tool rounds.
     pub max_turns: Option<u32>,
+    /// The most tokens of one answer; the agent's own default when absent.
+    pub max_output_tokens: Option<u32>,
     /// Whether a writable copy of the workspace is made for the attempt.
     pub copy_workspace: bool,
     /// Whether the agent signs in with its own home instead of through the gateway.

@@ -7,6 +7,7 @@
 
 mod assignment;
 pub mod atomic_file;
+pub mod checked;
 mod decision;
 mod event;
 mod failure;
@@ -38,7 +39,7 @@ pub use plan::{Plan, PlanFault, PlanLimits, PlanTask};
 pub use task::{InvalidTask, OnDependencyFailure, Priority, Task, TaskFile, TaskKind, Verify};
 pub use time::Time;
 pub use worker_config::{
-    Auth, ContainerMode, InvalidWorkerConfig, Resources, WorkerConfig, WorkspaceMode,
+    Auth, ContainerMode, InvalidWorkerConfig, Limits, Resources, WorkerConfig, WorkspaceMode,
 };
 
 /// The version of the formats that this build writes. It reads this one and refuses newer ones.

@@ -1,7 +1,6 @@
 //! The gateways of the replicas: each its socket, all of them the way to one model's API.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use gateway::{Credential, EgressPolicy, Gateway, Listener, Replica, Upstream};
 use protocol::{Auth, ReplicaId};
@@ -12,13 +11,14 @@ use tracing::info;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::install::{Installation, cant_write, private_folder};
+use crate::keys::Keys;
 use crate::runtime::{GATEWAY_SOCKET, ReplicaSpec, RuntimeError};
 
 /// The gateways of a daemon.
 #[derive(Debug)]
 pub struct Gateways {
     gateway: Gateway,
-    credential: Option<Arc<Credential>>,
+    keys: Keys,
     sockets: PathBuf,
     /// Where the model's API is, to be shown.
     upstream: String,
@@ -29,11 +29,11 @@ impl Gateways {
     ///
     /// # Errors
     ///
-    /// Bad input for an address, a key or a scenario that can't be; unavailable when a socket can't
-    /// be made.
+    /// Bad input for an address or a scenario that can't be; unavailable when a socket can't be made.
     pub fn start(
         installation: &Installation,
         config: &Config,
+        keys: Keys,
         sockets: &Path,
         rehearsal: bool,
     ) -> Result<Self, Failure> {
@@ -50,23 +50,12 @@ impl Gateways {
                 .because(error)
                 .hint(hint)
         })?;
-        let credential = match &config.api_key.value {
-            Some(key) if !rehearsal => {
-                let key = Credential::api_key(key.expose().to_owned()).map_err(|error| {
-                    let hint = error.hint();
-                    let message = format!("the key in {} can't be used", config.api_key.origin);
-                    Failure::bad_input(message).because(error).hint(hint)
-                })?;
-                Some(Arc::new(key))
-            }
-            _ => None,
-        };
         let shown = if rehearsal { "rehearsal".to_owned() } else { upstream.to_string() };
         let gateway = Gateway::new(upstream).map_err(|error| {
             let hint = error.hint();
             Failure::unavailable("the gateway can't be made").because(error).hint(hint)
         })?;
-        Ok(Self { gateway, credential, sockets: sockets.join("gateway"), upstream: shown })
+        Ok(Self { gateway, keys, sockets: sockets.join("gateway"), upstream: shown })
     }
 
     /// Returns where the model's API is, to be shown.
@@ -86,10 +75,7 @@ impl Gateways {
     ///
     /// [`RuntimeError::Refused`] when the socket can't be made.
     pub async fn listen(&self, spec: &ReplicaSpec) -> Result<Listener, RuntimeError> {
-        let credential = match spec.auth {
-            Auth::Gateway => self.credential.clone(),
-            Auth::Home => None,
-        };
+        let credential = self.keys.credential(&spec.worker);
         let refused = |source| {
             let (action, name) = ("open the gateway of", spec.replica.to_string());
             RuntimeError::Refused { action, name, source }
