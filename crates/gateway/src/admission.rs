@@ -54,11 +54,14 @@ mod tests {
     fn only_the_api_is_let_through() {
         let ask = verdict(Method::POST, "/v1/messages?beta=true");
         assert!(matches!(ask, Verdict::Ask(path) if path == "/v1/messages?beta=true"));
-        for uri in ["/v1/models", "/v1/models/claude-x.5@1", "/v1/messages/count_tokens", "/api/hello"] {
+        for uri in
+            ["/v1/models", "/v1/models/claude-x.5@1", "/v1/messages/count_tokens", "/api/hello"]
+        {
             assert!(matches!(verdict(Method::POST, uri), Verdict::Forward(_)), "{uri}");
         }
         assert!(matches!(verdict(Method::HEAD, "/api/hello"), Verdict::Hello));
-        for uri in ["/", "/v1", "/v2/x", "/v1/messages/batches", "/api/hello/x", "/api/oauth", "*"] {
+        for uri in ["/", "/v1", "/v2/x", "/v1/messages/batches", "/api/hello/x", "/api/oauth", "*"]
+        {
             let verdict = verdict(Method::GET, uri);
             assert!(matches!(verdict, Verdict::Refuse), "{uri}");
         }

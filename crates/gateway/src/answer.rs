@@ -61,8 +61,7 @@ fn overloaded() -> StatusCode {
 
 /// The request is longer than what the API takes.
 pub(crate) fn too_large() -> Response<Bytes> {
-    let message =
-        format!("gateway: the request has more than {} bytes", limits::MAX_REQUEST);
+    let message = format!("gateway: the request has more than {} bytes", limits::MAX_REQUEST);
     error(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", &message, REFUSED)
 }
 

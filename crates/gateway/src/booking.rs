@@ -7,6 +7,7 @@ use crate::{
     ledger::{Reservation, Spent},
     meter::Meter,
     pace::{Turn, WaitReason, Waits},
+    prefix::Sent,
     stagger::Place,
     tokens::Tokens,
 };
@@ -22,8 +23,8 @@ pub(crate) struct Booking {
     waits: Waits,
     meter: Meter,
     place: Place,
-    /// Both are there until it is dropped.
-    money: Option<(Turn, Reservation)>,
+    /// All three are there until it is dropped.
+    money: Option<(Turn, Reservation, Sent)>,
 }
 
 impl Booking {
@@ -34,7 +35,7 @@ impl Booking {
         waits: Waits,
         content_type: &str,
         place: Place,
-        money: (Turn, Reservation),
+        money: (Turn, Reservation, Sent),
     ) -> Self {
         let meter = Meter::new(content_type);
         Self { governor, model, agent, waits, meter, place, money: Some(money) }
@@ -49,7 +50,7 @@ impl Booking {
 
 impl Drop for Booking {
     fn drop(&mut self) {
-        let Some((mut turn, reservation)) = self.money.take() else { return };
+        let Some((mut turn, reservation, sent)) = self.money.take() else { return };
         let reading = self.meter.reading();
         if reading.error.as_deref() == Some("overloaded_error") {
             turn.overloaded();
@@ -62,6 +63,9 @@ impl Drop for Booking {
             }
         } else {
             turn.settle(&reading.tokens);
+            if let Some(report) = self.governor.prefixes.answered(sent, &reading.tokens) {
+                tracing::warn!(%report, "The prompt cache was not read.");
+            }
         }
         let prices = &self.governor.prices;
         let answered = reading.model.as_deref().filter(|model| prices.of(model).is_some());

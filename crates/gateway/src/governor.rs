@@ -9,6 +9,7 @@ use crate::{
     ask::Ask,
     ledger::{Ledger, Worst},
     pace::{Pace, PaceConfig},
+    prefix::Prefixes,
     prices::{Most, Prices, Terms},
     stagger::Stagger,
 };
@@ -20,6 +21,7 @@ pub(crate) struct Governor {
     pub(crate) ledger: Ledger,
     pub(crate) pace: Pace,
     pub(crate) stagger: Stagger,
+    pub(crate) prefixes: Prefixes,
     /// The models of which it was said that they have no price.
     unpriced: Mutex<BTreeSet<String>>,
 }
@@ -30,7 +32,8 @@ const MAX_UNPRICED: usize = 64;
 impl Governor {
     pub(crate) fn new(prices: Prices, ledger: Ledger, pace: PaceConfig) -> Self {
         let (pace, stagger) = (Pace::new(pace), Stagger::new());
-        Self { prices, ledger, pace, stagger, unpriced: Mutex::default() }
+        let (prefixes, unpriced) = (Prefixes::new(), Mutex::default());
+        Self { prices, ledger, pace, stagger, prefixes, unpriced }
     }
 
     /// Returns the most that a request can take.

@@ -16,8 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::{
-    body::{self, ResponseBody},
     account::Account,
+    body::{self, ResponseBody},
     caller::Caller,
     client::{Client, TlsRootsError},
     desk::Desk,

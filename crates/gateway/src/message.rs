@@ -29,6 +29,7 @@ use crate::{
     ledger::Refused,
     limits,
     pace::{Next, WaitReason, Waits, Want},
+    prefix::Sender,
     proxy::{Own, Proxy},
     stop::Stop,
     tokens::Tokens,
@@ -36,6 +37,9 @@ use crate::{
 
 /// How many tokens an answer is likely to have, for pacing: most are short, whatever `max_tokens` says.
 const OUTPUT_ESTIMATE: u64 = 2_048;
+
+/// Names the CLI's session.
+const SESSION: HeaderName = HeaderName::from_static("x-claude-code-session-id");
 
 /// Names the sub-agent that asks.
 const AGENT: HeaderName = HeaderName::from_static("x-claude-code-agent-id");
@@ -81,10 +85,7 @@ impl Proxy {
     }
 
     /// Sends a request until there is an answer that the client has a use for.
-    async fn converse(
-        &self,
-        call: Call<'_>,
-    ) -> Result<(Response<Incoming>, Option<Booking>), Own> {
+    async fn converse(&self, call: Call<'_>) -> Result<(Response<Incoming>, Option<Booking>), Own> {
         let Call { parts, path, body, ask, case, arrived } = call;
         let (caller, governor) = (&case.caller, &self.governor);
         let stop = |stop: Stop| stopped(case.set_stop(stop));
@@ -94,7 +95,7 @@ impl Proxy {
         let mut waits = Waits::default();
         waits.add(WaitReason::Stagger, place.waited());
         loop {
-            let credential = self.account.credential().map_err(stop)?;
+            let credential = self.account.credential().await.map_err(stop)?;
             let want = Want {
                 account: account.clone(),
                 worker: caller.worker.clone(),
@@ -120,6 +121,13 @@ impl Proxy {
                 }
             };
             place.sent();
+            let sender = Sender {
+                task: &caller.task,
+                attempt: caller.attempt,
+                session: header(&parts.headers, &SESSION),
+                agent: header(&parts.headers, &AGENT),
+            };
+            let sent = governor.prefixes.sent((account, &caller.worker), sender, &ask);
             let request = self.outgoing(&parts, &path, &body, credential.as_deref())?;
             let sending = self.client.request(request);
             let response = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
@@ -153,7 +161,7 @@ impl Proxy {
                     waits,
                     content_type,
                     place,
-                    (turn, reservation),
+                    (turn, reservation, sent),
                 );
                 return Ok((response, Some(booking)));
             }

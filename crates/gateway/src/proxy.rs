@@ -94,7 +94,7 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Incoming>, Own> {
         let (mut parts, incoming) = request.into_parts();
-        let credential = match self.account.credential() {
+        let credential = match self.account.credential().await {
             Ok(credential) => credential,
             Err(stop) => {
                 body::drain(incoming).await;

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use gateway::{EgressPolicy, Gateway, Listener, Lookup, Outside, Replica, Resolver, Upstream};
+use gateway::{EgressPolicy, Listener, Lookup, Outside, Replica, Resolver, pace::PaceConfig};
 use protocol::HostName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -47,7 +47,7 @@ impl Internet {
     }
 
     pub(crate) async fn open_to(self, model: &str, rules: &[&str]) -> Way {
-        let gateway = Gateway::new(Upstream::parse(model).unwrap()).unwrap();
+        let gateway = crate::support::gateway(model, PaceConfig::default());
         let exempt = self.servers.clone();
         let internet = Arc::new(self);
         let outside = Outside::new(Arc::clone(&internet) as Arc<dyn Resolver>).exempting(exempt);

@@ -54,10 +54,7 @@ impl World {
     }
 
     pub(crate) fn with(upstream: &str, pace: PaceConfig) -> Self {
-        let (ledger, _) = Ledger::open(None, || protocol::Time::ZERO).unwrap();
-        let upstream = Upstream::parse(upstream).unwrap();
-        let gateway = Gateway::new(upstream, Prices::built_in(), ledger, pace).unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), gateway }
+        Self { dir: tempfile::tempdir().unwrap(), gateway: gateway(upstream, pace) }
     }
 
     pub(crate) fn socket(&self, replica: &str) -> PathBuf {
@@ -67,6 +64,13 @@ impl World {
     pub(crate) async fn replica(&self, name: &str, key: Option<&str>) -> Listener {
         self.gateway.listen(self::replica(name, key), &self.socket(name)).await.unwrap()
     }
+}
+
+/// Returns a gateway with nothing booked and list prices.
+pub(crate) fn gateway(upstream: &str, pace: PaceConfig) -> Gateway {
+    let (ledger, _) = Ledger::open(None, || protocol::Time::ZERO).unwrap();
+    let upstream = Upstream::parse(upstream).unwrap();
+    Gateway::new(upstream, Prices::built_in(), ledger, pace).unwrap()
 }
 
 /// Returns a replica of `marie` that reaches no other host.
@@ -157,7 +161,10 @@ pub(crate) fn get(path: &str) -> Request<Body> {
 }
 
 pub(crate) fn post(body: Body) -> Request<Body> {
-    Request::post("/v1/messages/count_tokens?beta=true").header("host", "anything").body(body).unwrap()
+    Request::post("/v1/messages/count_tokens?beta=true")
+        .header("host", "anything")
+        .body(body)
+        .unwrap()
 }
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
