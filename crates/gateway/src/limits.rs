@@ -63,6 +63,10 @@ pub const EGRESS_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// ones are debug lines.
 pub const WARNINGS_PER_MINUTE: u32 = 100;
 
+/// How many names are looked up at once, for all replicas together. Each takes a thread, of the 512
+/// that tokio has for such work.
+pub const MAX_LOOKUPS: usize = 64;
+
 /// How many addresses of a host are tried. Content networks answer with up to about eight.
 pub const MAX_ADDRESSES: usize = 8;
 

@@ -9,6 +9,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::target::brief;
 use crate::limits;
 
 const HANDSHAKE_RECORD: u8 = 22;
@@ -61,7 +62,7 @@ pub(super) async fn read(
             match server_name(&bytes, &mut message)? {
                 Progress::Name(name) if name.eq_ignore_ascii_case(host.as_bytes()) => break,
                 Progress::Name(name) => {
-                    return Err(BadHello::OtherName(name.escape_ascii().to_string()));
+                    return Err(BadHello::OtherName(brief(name)));
                 }
                 Progress::Need(len) => {
                     while bytes.len() < len {

@@ -2,15 +2,16 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket},
     pin::Pin,
     sync::Arc,
 };
 
 use protocol::HostName;
 use tokio::{
-    net::{TcpStream, lookup_host},
-    task::JoinSet,
+    net::TcpStream,
+    sync::Semaphore,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 
@@ -32,11 +33,24 @@ pub trait Resolver: fmt::Debug + Send + Sync {
 
 /// The system's own: files, DNS and what else it is set up for.
 #[derive(Debug)]
-struct System;
+struct System {
+    /// A lookup holds a thread, and can't be called off: whoever owns the servers of an allowed domain
+    /// could otherwise take all of them.
+    threads: Arc<Semaphore>,
+}
 
 impl Resolver for System {
     fn resolve<'a>(&'a self, host: &'a HostName, port: u16) -> Lookup<'a> {
-        Box::pin(async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) })
+        let threads = Arc::clone(&self.threads);
+        let host = host.clone();
+        Box::pin(async move {
+            let thread = threads.acquire_owned().await.map_err(io::Error::other)?;
+            let looking = spawn_blocking(move || {
+                let _thread = thread;
+                Ok((host.as_str(), port).to_socket_addrs()?.collect())
+            });
+            looking.await.map_err(io::Error::other)?
+        })
     }
 }
 
@@ -94,7 +108,7 @@ impl Outside {
 
 impl Default for Outside {
     fn default() -> Self {
-        Self::new(Arc::new(System))
+        Self::new(Arc::new(System { threads: Arc::new(Semaphore::new(limits::MAX_LOOKUPS)) }))
     }
 }
 
