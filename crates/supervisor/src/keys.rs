@@ -18,7 +18,6 @@ use futures_util::future::join_all;
 use gateway::{Credential, InvalidCredential};
 use protocol::{Auth, WorkerId};
 use tokio::time::sleep;
-use zeroize::Zeroizing;
 
 use crate::config::{Config, KeySource, Place, Placed};
 use crate::failure::Failure;
@@ -31,6 +30,12 @@ const MAX_BYTES: usize = 4096;
 /// Whose limits and whose bill: workers with the same key have the same account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Account(pub u32);
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "account {}", self.0)
+    }
+}
 
 /// Where a worker's key comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -288,10 +293,10 @@ fn no_key(failure: Failure, why: InvalidCredential, cure: &str) -> Failure {
     failure.because(why).hint(hint)
 }
 
-/// Returns the beginning of a buffer as text, without white space around it. It is the caller's to see that
-/// both are overwritten.
-fn text_of(buffer: &Zeroizing<Vec<u8>>, len: usize) -> Option<String> {
-    std::str::from_utf8(&buffer[..len]).ok().map(|text| text.trim().to_owned())
+/// Returns what was read as text, without white space around it. It is the caller's to see that both are
+/// overwritten.
+fn text_of(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
 }
 
 /// Returns a text that is to be shown without the words in it that begin as the keys of this API do: somebody

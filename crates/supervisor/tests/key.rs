@@ -130,6 +130,17 @@ fn key_is_not_in_the_environment_of_a_daemon_in_the_background() {
 }
 
 #[test]
+fn key_command_does_not_get_the_key_of_the_environment() {
+    let world = World::new(
+        "[keys.workers.orchestrator]\ncommand = [\"sh\", \"-c\", \"echo ${ANTHROPIC_API_KEY:+two words}own\"]\n",
+    );
+    let output = world.supervisor().args(["doctor", "--json"]).output().unwrap();
+    let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let keys = findings.iter().find(|finding| finding["check"] == "keys").unwrap();
+    assert_eq!(keys["state"], "ok", "{keys}");
+}
+
+#[test]
 fn bad_key_stops_the_start_of_both_with_its_reason() {
     let world = World::new("[keys]\nfile = \"absent\"\n");
     for more in [&["up"][..], &["up", "--detach"]] {

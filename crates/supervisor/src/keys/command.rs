@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -107,61 +108,93 @@ pub(super) async fn run(
     };
     let group = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
     let mut group = Group(group);
-    let mut said = Said::default();
-    let mut buffer = Zeroizing::new(vec![0; MAX_BYTES + 1]);
-    let ended = {
-        let mut listening = std::pin::pin!(said.listen(stderr));
-        let work = async {
-            let len = fill(&mut stdout, &mut buffer).await.map_err(Fault::Read)?;
-            if len > MAX_BYTES {
-                return Err(Fault::Long);
+    let (mut printed, mut said) = (Printed::new(), Said::default());
+    let (ended, is_all) = {
+        let (mut over, mut heard) = (pin!(over), false);
+        let mut listening = pin!(said.listen(stderr));
+        let ended = {
+            let mut work = pin!(async {
+                printed.listen(&mut stdout).await.map_err(Fault::Read)?;
+                if printed.is_too_long() {
+                    return Err(Fault::Long);
+                }
+                // Only now: until it is waited for, its number can't be given to another group.
+                child.wait().await.map_err(Fault::Read)
+            });
+            loop {
+                tokio::select! {
+                    ended = &mut work => break Some(ended),
+                    () = &mut over => break None,
+                    () = &mut listening, if !heard => heard = true,
+                }
             }
-            // Only now: until it is waited for, its number can't be given to another group.
-            Ok((len, child.wait().await.map_err(Fault::Read)?))
         };
-        let (mut work, mut over) = (std::pin::pin!(work), std::pin::pin!(over));
-        let mut heard = false;
-        let ended = loop {
-            tokio::select! {
-                ended = &mut work => break Some(ended),
-                () = &mut over => break None,
-                () = &mut listening, if !heard => heard = true,
+        match &ended {
+            Some(Ok(_)) => group.0 = None,
+            _ => group.kill(),
+        }
+        let is_all = match &ended {
+            Some(Ok(status)) if status.success() => true,
+            _ => {
+                let rest = async {
+                    if !heard {
+                        listening.await;
+                    }
+                    let _ = printed.listen(&mut stdout).await;
+                };
+                timeout(REST, rest).await.is_ok()
             }
         };
-        if !matches!(ended, Some(Ok(_))) {
-            group.kill();
-        }
-        if !heard && !matches!(&ended, Some(Ok((_, status))) if status.success()) {
-            let _ = timeout(REST, listening).await;
-        }
-        ended
+        (ended, is_all)
     };
+    // What it complained of is shown without what it printed, so both have to be known. Something outside
+    // of its group may hold the pipes, and go on.
+    if !is_all {
+        said = Said::default();
+    }
     match ended {
-        None => {
-            let len = buffer.iter().position(|byte| *byte == 0).unwrap_or(buffer.len());
-            Err(Fault::Slow(said.without(&buffer[..len])))
-        }
+        None => Err(Fault::Slow(said.without(printed.bytes()))),
         Some(Err(fault)) => Err(fault),
-        Some(Ok((len, status))) => {
-            group.0 = None;
+        Some(Ok(status)) => {
             if !status.success() {
-                return Err(Fault::Failed(status, said.without(&buffer[..len])));
+                return Err(Fault::Failed(status, said.without(printed.bytes())));
             }
-            text_of(&buffer, len).ok_or(Fault::Long)
+            text_of(printed.bytes()).ok_or(Fault::Long)
         }
     }
 }
 
-/// Reads to the end or until the buffer is full.
-async fn fill(from: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < buffer.len() {
-        match from.read(&mut buffer[len..]).await? {
-            0 => break,
-            more => len += more,
-        }
+/// What a command printed: the key, if all is well.
+struct Printed {
+    /// It does not grow: a buffer that grows leaves copies behind.
+    buffer: Zeroizing<Vec<u8>>,
+    len: usize,
+}
+
+impl Printed {
+    fn new() -> Self {
+        Self { buffer: Zeroizing::new(vec![0; MAX_BYTES + 1]), len: 0 }
     }
-    Ok(len)
+
+    /// Reads to the end, or until it is too long. Dropped before that, it goes on when it is called
+    /// again.
+    async fn listen(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+        while !self.is_too_long() {
+            match from.read(&mut self.buffer[self.len..]).await? {
+                0 => break,
+                more => self.len += more,
+            }
+        }
+        Ok(())
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.len > MAX_BYTES
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
 }
 
 /// A process group that is killed when this is dropped.

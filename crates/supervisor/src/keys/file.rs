@@ -67,7 +67,7 @@ pub(super) fn read(installation: &Installation, path: &Path) -> Result<String, F
             Err(error) => return Err(cant_read(error)),
         }
     }
-    let text = if len > MAX_BYTES { None } else { text_of(&buffer, len) };
+    let text = if len > MAX_BYTES { None } else { text_of(&buffer[..len]) };
     text.ok_or_else(|| Fault {
         what: format!("what is in the file `{shown}` is no key: it has other than a line of text"),
         because: None,

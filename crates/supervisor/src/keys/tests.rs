@@ -305,6 +305,7 @@ async fn slow_command_is_killed_with_all_that_it_started() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pids");
     let script = format!(
+        // It has printed its key when it is killed, and nobody has looked yet.
         "sleep 600 & echo topsecret; echo waiting for topsecret >&2; {}; wait",
         pids_into(&path)
     );
@@ -314,7 +315,7 @@ async fn slow_command_is_killed_with_all_that_it_started() {
     let text = anstream::adapter::strip_str(&crate::cli::show_failure(&failure)).to_string();
     insta::assert_snapshot!(text, @"
     Error: the key command `sh` was killed: it was not done after 30 s
-    Caused by: waiting for topsecret
+    Caused by: waiting for …
 
     Hint: Try it by hand, without a terminal (`… < /dev/null`): it must print the key, and nothing else.
     ");
