@@ -18,8 +18,6 @@ pub(crate) enum Verdict {
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It wants to go somewhere else than to the model's API.
-    Egress,
     /// It wants a part of the API that a worker has no use for.
     Path,
 }
@@ -28,12 +26,6 @@ impl Refusal {
     /// Returns the status of the answer, the API's name for that kind of error, and the reason.
     pub(crate) fn answer(self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::Egress => (
-                StatusCode::FORBIDDEN,
-                "permission_error",
-                "gateway: only the model's API can be reached from here; \
-                 egress to other hosts is not allowed",
-            ),
             Self::Path => (
                 StatusCode::NOT_FOUND,
                 "not_found_error",
@@ -43,12 +35,14 @@ impl Refusal {
     }
 }
 
-/// Decides about a request by its first line alone.
+/// Returns whether a request is for another host than the one it came to: the egress proxy's business.
+pub(crate) fn is_for_elsewhere<B>(request: &Request<B>) -> bool {
+    request.method() == Method::CONNECT || request.uri().authority().is_some()
+}
+
+/// Decides about a request to the model's API by its first line alone.
 pub(crate) fn judge<B>(request: &Request<B>) -> Verdict {
     let uri = request.uri();
-    if request.method() == Method::CONNECT || uri.authority().is_some() {
-        return Verdict::Refuse(Refusal::Egress);
-    }
     match uri.path() {
         "/api/hello" if request.method() == Method::HEAD => return Verdict::Hello,
         "/api/hello" => {}
@@ -108,11 +102,15 @@ mod tests {
     }
 
     #[test]
-    fn request_for_another_host_is_refused() {
-        for (method, uri) in
-            [(Method::GET, "http://example.com/v1/messages"), (Method::CONNECT, "example.com:443")]
-        {
-            assert!(matches!(verdict(method, uri), Verdict::Refuse(Refusal::Egress)), "{uri}");
+    fn request_for_another_host_is_the_egress_proxys() {
+        for (method, uri, expected) in [
+            (Method::GET, "http://example.com/v1/messages", true),
+            (Method::CONNECT, "example.com:443", true),
+            (Method::POST, "/v1/messages", false),
+            (Method::GET, "//example.com/", false),
+        ] {
+            let request = Request::builder().method(method).uri(uri).body(()).unwrap();
+            assert_eq!(is_for_elsewhere(&request), expected, "{uri}");
         }
     }
 }

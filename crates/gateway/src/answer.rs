@@ -29,6 +29,12 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Bytes> {
     error(status, kind, message, REFUSED)
 }
 
+/// Somebody calls who has not shown the replica's secret. Says nothing of what was wrong with it.
+pub(crate) fn stranger(status: StatusCode) -> Response<Bytes> {
+    let message = "gateway: this way out is for one replica, which has to show its secret";
+    error(status, "authentication_error", message, REFUSED)
+}
+
 /// The upstream could not be reached: nothing was sent.
 pub(crate) fn unreachable(upstream: &Upstream, why: &dyn Error) -> Response<Bytes> {
     let message =

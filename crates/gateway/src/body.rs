@@ -94,6 +94,8 @@ pub(crate) enum ResponseBody {
     Own(Full<Bytes>),
     /// The upstream's answer.
     Upstream(Box<Download>),
+    /// Another host's answer.
+    Egress(Incoming),
 }
 
 /// The upstream's answer, watched for silence.
@@ -169,6 +171,7 @@ impl Body for ResponseBody {
         match self.get_mut() {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Upstream(body) => body.poll_frame(cx),
+            Self::Egress(body) => Pin::new(body).poll_frame(cx).map_err(BrokenBody::Broken),
         }
     }
 
@@ -176,6 +179,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own(body) => body.is_end_stream(),
             Self::Upstream(body) => body.incoming.is_end_stream(),
+            Self::Egress(body) => body.is_end_stream(),
         }
     }
 
@@ -183,6 +187,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own(body) => body.size_hint(),
             Self::Upstream(body) => body.incoming.size_hint(),
+            Self::Egress(body) => body.size_hint(),
         }
     }
 }

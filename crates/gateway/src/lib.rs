@@ -5,6 +5,10 @@
 //! token to steal. With a [`Credential`] the gateway adds the API key, which then never enters the
 //! container; without one the client's own headers pass.
 //!
+//! Requests for other hosts go through a forward proxy on the same socket, `egress`, to those hosts
+//! only that the replica's [`EgressPolicy`] allows. Where a unix socket can't be shared, a
+//! [`PortListener`] takes its place, and a [`Secret`] says who calls.
+//!
 //! A request's way through is `proxy`: `admission` decides whether it may leave at all,
 //! `headers` makes it ours, `client` sends it, `body` streams the answer back, and `exchange` says
 //! in one debug line how it went. Nothing is stored on the way, and nothing is buffered beyond
@@ -15,13 +19,19 @@
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
 //!
-//! use gateway::{Credential, Gateway, Upstream};
+//! use gateway::{Credential, EgressPolicy, Gateway, Replica, Upstream};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let gateway = Gateway::new(Upstream::parse("https://api.anthropic.com")?)?;
 //! let key = Arc::new(Credential::api_key(std::env::var("ANTHROPIC_API_KEY")?)?);
 //! let socket = Path::new("/run/user/1000/supervisor/gateway/marie-1/gateway.sock");
-//! let listener = gateway.listen("marie-1", socket, Some(key)).await?;
+//! let replica = Replica {
+//!     id: "marie-1".parse()?,
+//!     worker: "marie".parse()?,
+//!     credential: Some(key),
+//!     egress: EgressPolicy { rules: vec!["*.pythonhosted.org".parse()?] },
+//! };
+//! let listener = gateway.listen(replica, socket).await?;
 //! // … the replica lives …
 //! listener.close().await;
 //! # Ok(())
@@ -34,12 +44,14 @@ mod body;
 mod caller;
 mod client;
 mod credential;
+mod egress;
 mod exchange;
 mod headers;
 pub mod limits;
 mod listener;
 mod money;
 mod proxy;
+mod secret;
 mod socket;
 mod tokens;
 mod upstream;
@@ -49,8 +61,10 @@ pub use crate::{
     caller::Caller,
     client::TlsRootsError,
     credential::{Credential, InvalidCredential},
-    listener::{Gateway, Listener},
+    egress::{EgressPolicy, Lookup, Outside, REASON_HEADER, Resolver},
+    listener::{Gateway, Listener, PortListener, Replica},
     money::Usd,
+    secret::{InvalidSecret, SECRET_HEADER, Secret},
     socket::{DIR_MODE, ListenError, SOCKET_MODE},
     tokens::Tokens,
     upstream::{InvalidUpstream, Upstream},

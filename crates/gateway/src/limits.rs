@@ -44,6 +44,31 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session with many sub-agents has about a dozen requests in flight.
 pub const MAX_CONNECTIONS: usize = 64;
 
+/// How many connections to other hosts one replica may have open at once. Further ones are refused.
+///
+/// A package manager opens up to about fifty at once.
+pub const MAX_EGRESS: usize = 64;
+
+/// How long a connection to another host may be silent, both ways.
+///
+/// Long enough for a server that builds something before it answers.
+pub const EGRESS_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How many addresses of a host are tried. Content networks answer with up to about eight.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// How much later than the one before the next address of a host is tried (RFC 8305, section 5).
+pub const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(250);
+
+/// How long a client may take to say, in its TLS ClientHello, whom it wants to talk to.
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many bytes a TLS ClientHello may have. With post-quantum keys it has about 2 KiB.
+pub const MAX_CLIENT_HELLO: usize = 16 * 1024;
+
+/// How many bytes of a tunnel are in the gateway, per direction.
+pub const TUNNEL_BUFFER: usize = 16 * 1024;
+
 /// How many bytes hyper may buffer per connection and direction, which also bounds a message's head.
 ///
 /// 64 KiB: eight times what servers usually take as a head, and a few reads of a fast stream.

@@ -1,21 +1,28 @@
 //! The daemon's gateway, and one listener per replica.
 
-use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use hyper::{server::conn::http1, service::service_fn};
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use protocol::{ReplicaId, WorkerId};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::{
+    body::{self, ResponseBody},
     client::{Client, TlsRootsError},
     credential::Credential,
+    egress::{Egress, EgressPolicy, Outside},
     limits,
     proxy::Proxy,
+    secret::Secret,
     socket::{self, ListenError, SocketFile},
     upstream::Upstream,
 };
@@ -27,6 +34,7 @@ use crate::{
 pub struct Gateway {
     upstream: Upstream,
     client: Client,
+    outside: Outside,
 }
 
 impl Gateway {
@@ -38,11 +46,20 @@ impl Gateway {
     /// are read now; without one it can't work.
     pub fn new(upstream: Upstream) -> Result<Self, TlsRootsError> {
         let client = Client::new(&upstream)?;
-        Ok(Self { upstream, client })
+        Ok(Self { upstream, client, outside: Outside::default() })
     }
 
-    /// Opens the way out for a replica: a socket at `path`, where each request is sent on with
-    /// `credential`, or with the client's own if there is none.
+    /// Returns the same gateway to the same API in another network, as the egress proxy sees it.
+    ///
+    /// For tests; see [`Outside::of_a_test`].
+    #[doc(hidden)]
+    pub fn with_outside(self, outside: Outside) -> Self {
+        Self { outside, ..self }
+    }
+
+    /// Opens the way out for a replica: a socket at `path`, where each request for the model's API is
+    /// sent on with the replica's credential, or with the client's own if it has none, and where its
+    /// tools find a proxy to the hosts that it may reach.
     ///
     /// The socket gets mode [`SOCKET_MODE`](crate::SOCKET_MODE): whoever finds it can use the key. So
     /// it belongs into a folder of its own below a private one; if its folder is missing it is made, with
@@ -60,25 +77,74 @@ impl Gateway {
     /// # Cancel safety
     ///
     /// A future that is dropped before its end has changed nothing.
-    pub async fn listen(
-        &self,
-        replica: impl Into<Arc<str>>,
-        path: &Path,
-        credential: Option<Arc<Credential>>,
-    ) -> Result<Listener, ListenError> {
-        let replica = replica.into();
+    pub async fn listen(&self, replica: Replica, path: &Path) -> Result<Listener, ListenError> {
         let (socket, file) = socket::bind(path).await?;
-        let span = info_span!("gateway", %replica);
-        let proxy = Arc::new(Proxy {
-            replica,
-            upstream: self.upstream.clone(),
-            client: self.client.clone(),
-            credential,
+        Ok(Listener { file, serving: self.serve(replica, socket, None) })
+    }
+
+    /// Opens the way out for a replica that can't share a unix socket: a TCP listener at `address`, with
+    /// a port of the system's choice if that is 0.
+    ///
+    /// Every request has to show `secret`: one for the model's API in
+    /// [`SECRET_HEADER`](crate::SECRET_HEADER), one for the proxy as the password of
+    /// `Proxy-Authorization: Basic`. Others are answered with 401 and 407. Nothing is encrypted, and
+    /// whoever can connect can use up the [`MAX_CONNECTIONS`](limits::MAX_CONNECTIONS): the address
+    /// belongs to an internal network, best with no other replica on it.
+    ///
+    /// # Errors
+    ///
+    /// If the address is in use or none of this machine.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before its end has changed nothing.
+    pub async fn listen_tcp(
+        &self,
+        replica: Replica,
+        secret: Secret,
+        address: SocketAddr,
+    ) -> Result<PortListener, ListenError> {
+        let fail = |source| ListenError::Address { address, source };
+        let socket = TcpListener::bind(address).await.map_err(fail)?;
+        let address = socket.local_addr().map_err(fail)?;
+        Ok(PortListener { address, serving: self.serve(replica, socket, Some(secret)) })
+    }
+
+    fn serve(&self, replica: Replica, socket: impl Socket, secret: Option<Secret>) -> Serving {
+        let Replica { id, worker, credential, egress } = replica;
+        let span = info_span!("gateway", replica = %id);
+        let model = self.upstream.host_name();
+        let door = Arc::new(Door {
+            proxy: Proxy {
+                replica: id.as_str().into(),
+                upstream: self.upstream.clone(),
+                client: self.client.clone(),
+                credential,
+                egress: Egress::new(worker, egress, self.outside.clone(), model),
+            },
+            secret,
         });
         let closed = CancellationToken::new();
-        let accepting = accept(socket, proxy, closed.clone()).instrument(span);
-        Ok(Listener { file, _closing: closed.drop_guard(), accepting: tokio::spawn(accepting) })
+        let accepting = tokio::spawn(accept(socket, door, closed.clone()).instrument(span));
+        Serving { closing: closed.drop_guard(), accepting }
     }
+}
+
+/// Who a way out is for, and what its requests may do.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// The replica.
+    pub id: ReplicaId,
+    /// Its worker, whose configuration a refusal names.
+    pub worker: WorkerId,
+    /// The key that its requests to the model's API get, instead of their own.
+    pub credential: Option<Arc<Credential>>,
+    /// Which other hosts it may reach.
+    pub egress: EgressPolicy,
 }
 
 /// The open way out of one replica. Ends when dropped, with every connection that is open.
@@ -86,9 +152,7 @@ impl Gateway {
 #[must_use = "a listener that is dropped is closed"]
 pub struct Listener {
     file: SocketFile,
-    /// Tells the accept loop to end; also when the listener is dropped without `close`.
-    _closing: DropGuard,
-    accepting: JoinHandle<()>,
+    serving: Serving,
 }
 
 impl Listener {
@@ -103,8 +167,47 @@ impl Listener {
     ///
     /// A future that is dropped has closed the listener all the same; only the wait is cut short.
     pub async fn close(self) {
-        let Self { file, _closing: closing, accepting } = self;
+        let Self { file, serving } = self;
         drop(file);
+        serving.close().await;
+    }
+}
+
+/// The open way out of one replica, by TCP. Ends when dropped, with every connection that is open.
+#[derive(Debug)]
+#[must_use = "a listener that is dropped is closed"]
+pub struct PortListener {
+    address: SocketAddr,
+    serving: Serving,
+}
+
+impl PortListener {
+    /// Returns where it listens, with its port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Gives the port back, ends all connections, and returns when none is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped has closed the listener all the same; only the wait is cut short.
+    pub async fn close(self) {
+        self.serving.close().await;
+    }
+}
+
+/// An accept loop that runs.
+#[derive(Debug)]
+struct Serving {
+    /// Tells the accept loop to end; also when the listener is dropped without `close`.
+    closing: DropGuard,
+    accepting: JoinHandle<()>,
+}
+
+impl Serving {
+    async fn close(self) {
+        let Self { closing, accepting } = self;
         drop(closing);
         if let Err(panic) = accepting.await {
             error!(error = &panic as &dyn std::error::Error, "Accept loop failed.");
@@ -112,8 +215,55 @@ impl Listener {
     }
 }
 
+/// What takes connections.
+trait Socket: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Socket for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(UnixListener::accept(self).await?.0)
+    }
+}
+
+impl Socket for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        // A stream's events are small, and each is awaited. Fails for a client that is gone already.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
+/// What a replica's requests come in by.
+#[derive(Debug)]
+struct Door {
+    proxy: Proxy,
+    /// What a request has to show, where others than the replica could call.
+    secret: Option<Secret>,
+}
+
+impl Door {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
+        match self.secret.as_ref().and_then(|secret| secret.turn_away(&mut request)) {
+            None => self.proxy.serve(request).await,
+            Some(answer) => {
+                warn!("A request without the replica's secret was refused.");
+                body::drain(request.into_body()).await;
+                answer.map(|bytes| ResponseBody::Own(Full::new(bytes)))
+            }
+        }
+    }
+}
+
 /// Takes connections until the listener is closed. Owns them: none outlives it.
-async fn accept(socket: UnixListener, proxy: Arc<Proxy>, closed: CancellationToken) {
+async fn accept(socket: impl Socket, door: Arc<Door>, closed: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -124,19 +274,20 @@ async fn accept(socket: UnixListener, proxy: Arc<Proxy>, closed: CancellationTok
                 }
             }
             stream = next(&socket), if connections.len() < limits::MAX_CONNECTIONS => {
-                connections.spawn(serve(stream, Arc::clone(&proxy)).in_current_span());
+                connections.spawn(serve(stream, Arc::clone(&door)).in_current_span());
             }
         }
     }
     drop(socket);
     connections.shutdown().await;
+    door.proxy.egress.close().await;
 }
 
 /// Returns the next connection.
-async fn next(socket: &UnixListener) -> UnixStream {
+async fn next<S: Socket>(socket: &S) -> S::Stream {
     loop {
         match socket.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(stream) => return stream,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 // Out of file descriptors or memory, as a rule. The connection waits in the queue.
@@ -148,10 +299,10 @@ async fn next(socket: &UnixListener) -> UnixStream {
 }
 
 /// Serves one connection to its end.
-async fn serve(stream: UnixStream, proxy: Arc<Proxy>) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: Arc<Door>) {
     let service = service_fn(move |request| {
-        let proxy = Arc::clone(&proxy);
-        async move { Ok::<_, Infallible>(proxy.serve(request).await) }
+        let door = Arc::clone(&door);
+        async move { Ok::<_, Infallible>(door.answer(request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -163,6 +314,7 @@ async fn serve(stream: UnixStream, proxy: Arc<Proxy>) {
         // The upstream's answers have their own.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
         .await;
     if let Err(error) = served {
         // Mostly a client that went away, which is its right.

@@ -13,6 +13,7 @@ use crate::{
     body::{self, Download, RequestBody, ResponseBody},
     client::Client,
     credential::Credential,
+    egress::Egress,
     exchange::{End, Exchange},
     headers::strip_hop_by_hop,
     limits,
@@ -26,6 +27,7 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Upstream,
     pub(crate) client: Client,
     pub(crate) credential: Option<Arc<Credential>>,
+    pub(crate) egress: Egress,
 }
 
 impl Proxy {
@@ -36,6 +38,9 @@ impl Proxy {
     /// To drop the future, or later the response, is to break off the upstream's request at once. So
     /// hyper does when the client goes away.
     pub(crate) async fn serve(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        if admission::is_for_elsewhere(&request) {
+            return self.egress.serve(request).await;
+        }
         let mut exchange = Exchange::new(
             Arc::clone(&self.replica),
             request.method().clone(),

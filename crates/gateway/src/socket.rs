@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::{
         ffi::OsStrExt as _,
         fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
@@ -142,6 +143,14 @@ pub enum ListenError {
         /// Where the socket should be.
         path: PathBuf,
     },
+    /// The system does not let us listen there.
+    #[error("cannot listen on {address}")]
+    Address {
+        /// Where the port should be.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The file system says no.
     #[error("cannot {action} socket `{}`", path.display())]
     Io {
@@ -166,6 +175,17 @@ impl ListenError {
                 "Stop the process that listens there; `ss -xlp src {}` names it.",
                 path.display()
             )),
+            Self::Address { address, source } => match source.kind() {
+                io::ErrorKind::AddrInUse => Some(format!(
+                    "Choose another port, or stop the process that listens there; \
+                     `ss -tlnp sport = :{}` names it.",
+                    address.port()
+                )),
+                io::ErrorKind::AddrNotAvailable => {
+                    Some("Choose an address of this machine; `ip address` shows them.".to_owned())
+                }
+                _ => None,
+            },
             Self::Io { .. } => None,
         }
     }

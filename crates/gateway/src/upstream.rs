@@ -10,6 +10,7 @@ use http::{
     HeaderValue, Uri,
     uri::{Authority, InvalidUri, PathAndQuery, Scheme},
 };
+use protocol::HostName;
 use thiserror::Error;
 
 /// The address of the model's API: a URL with an optional path prefix, or a unix socket.
@@ -121,6 +122,14 @@ impl Upstream {
         match &self.route {
             Route::Tcp => self.authority.to_string(),
             Route::Unix(path) => path.display().to_string(),
+        }
+    }
+
+    /// Returns the host's name, if it has one in the DNS.
+    pub(crate) fn host_name(&self) -> Option<HostName> {
+        match &self.route {
+            Route::Tcp => HostName::normalise(self.authority.host()).ok(),
+            Route::Unix(_) => None,
         }
     }
 

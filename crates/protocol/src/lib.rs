@@ -9,6 +9,7 @@ mod assignment;
 pub mod atomic_file;
 mod event;
 mod failure;
+mod host_rule;
 mod ids;
 mod outcome;
 mod plan;
@@ -25,6 +26,7 @@ pub use assignment::{
 };
 pub use event::{Event, Record, RunMode, RunState, TaskSource};
 pub use failure::{FailureKind, TaskError};
+pub use host_rule::{HostName, HostRule, InvalidHost};
 pub use ids::{
     Attempt, InvalidId, ReplicaId, RunId, SessionId, ShortRunId, TaskId, Token, WorkerId,
 };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::FORMAT_VERSION;
+use crate::host_rule::HostRule;
 use crate::task::check_limits;
 
 /// How long a container of a worker lives.
@@ -127,6 +128,9 @@ pub struct WorkerConfig {
     /// Environment variables of the agent.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// The hosts that the agent's tools may reach, as `host[:port]` or `*.suffix[:port]`. None when absent.
+    #[serde(default)]
+    pub egress: Vec<HostRule>,
     /// What a container may use.
     #[serde(default)]
     pub resources: Resources,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gateway::{Credential, Gateway, Listener, Upstream};
+use gateway::{Credential, EgressPolicy, Gateway, Listener, Replica, Upstream};
 use protocol::{Auth, ReplicaId};
 use rehearsal::{Rehearsal, Scenario};
 use tokio::net::UnixListener;
@@ -101,7 +101,13 @@ impl Gateways {
             private_folder(root, uid).map_err(|error| refused(error.into()))?;
         }
         let path = self.folder(&spec.replica).join(GATEWAY_SOCKET);
-        let listener = self.gateway.listen(spec.replica.as_str(), &path, credential).await;
+        let replica = Replica {
+            id: spec.replica.clone(),
+            worker: spec.worker.clone(),
+            credential,
+            egress: EgressPolicy::default(),
+        };
+        let listener = self.gateway.listen(replica, &path).await;
         listener.map_err(|error| refused(Box::new(error)))
     }
 }

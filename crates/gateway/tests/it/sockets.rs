@@ -8,7 +8,7 @@ use gateway::{DIR_MODE, ListenError, SOCKET_MODE};
 use http::Response;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::support::{World, full, get, send, soon, upstream};
+use crate::support::{World, full, get, replica, send, soon, upstream};
 
 async fn world() -> World {
     let (url, _) = upstream(|_| async { Response::new(full("ok")) }).await;
@@ -16,7 +16,7 @@ async fn world() -> World {
 }
 
 async fn refused(world: &World, path: &Path) -> ListenError {
-    world.gateway.listen("marie-1", path, None).await.unwrap_err()
+    world.gateway.listen(replica("marie-1", None), path).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn socket_of_a_dead_process_is_replaced() {
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
 
-    let listener = world.gateway.listen("marie-1", &path, None).await.unwrap();
+    let listener = world.gateway.listen(replica("marie-1", None), &path).await.unwrap();
 
     assert_eq!(send(listener.path(), get("/v1/x")).await.status(), 200);
 }
@@ -66,14 +66,14 @@ async fn path_that_no_socket_can_have_is_refused_with_its_length() {
     let error = refused(&world, &path(108)).await;
 
     assert!(matches!(error, ListenError::PathTooLong { len: 108, .. }), "{error:?}");
-    world.gateway.listen("marie-1", &path(107), None).await.unwrap().close().await;
+    world.gateway.listen(replica("marie-1", None), &path(107)).await.unwrap().close().await;
 }
 
 #[tokio::test]
 async fn socket_and_its_folder_are_open_to_other_users_and_what_is_above_is_not() {
     let world = world().await;
     let path = world.dir.path().join("run/gateway/marie-1/gateway.sock");
-    let listener = world.gateway.listen("marie-1", &path, None).await.unwrap();
+    let listener = world.gateway.listen(replica("marie-1", None), &path).await.unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
 
     assert!(fs::metadata(listener.path()).unwrap().file_type().is_socket());

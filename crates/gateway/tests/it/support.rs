@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use gateway::{Credential, Gateway, Listener, Upstream};
+use gateway::{Credential, EgressPolicy, Gateway, Listener, Replica, Upstream};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -56,8 +56,17 @@ impl World {
     }
 
     pub(crate) async fn replica(&self, name: &str, key: Option<&str>) -> Listener {
-        let key = key.map(|key| Arc::new(Credential::api_key(key.to_owned()).unwrap()));
-        self.gateway.listen(name, &self.socket(name), key).await.unwrap()
+        self.gateway.listen(self::replica(name, key), &self.socket(name)).await.unwrap()
+    }
+}
+
+/// Returns a replica of `marie` that reaches no other host.
+pub(crate) fn replica(name: &str, key: Option<&str>) -> Replica {
+    Replica {
+        id: name.parse().unwrap(),
+        worker: "marie".parse().unwrap(),
+        credential: key.map(|key| Arc::new(Credential::api_key(key.to_owned()).unwrap())),
+        egress: EgressPolicy::default(),
     }
 }
 

@@ -1,0 +1,126 @@
+//! The network outside: names, addresses, connections.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::Arc,
+};
+
+use protocol::HostName;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{address::not_public, refusal::Refusal, target::Target};
+use crate::limits;
+
+/// The addresses of a name, on their way.
+pub type Lookup<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>>;
+
+/// Looks names up.
+pub trait Resolver: fmt::Debug + Send + Sync {
+    /// Returns the addresses at which `host` may be reached on `port`, the best first.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the name from being resolved.
+    fn resolve<'a>(&'a self, host: &'a HostName, port: u16) -> Lookup<'a>;
+}
+
+/// The system's own: files, DNS and what else it is set up for.
+#[derive(Debug)]
+struct System;
+
+impl Resolver for System {
+    fn resolve<'a>(&'a self, host: &'a HostName, port: u16) -> Lookup<'a> {
+        Box::pin(async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) })
+    }
+}
+
+/// How the egress proxy sees the network: who resolves names, and which addresses are off limits.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    resolver: Arc<dyn Resolver>,
+    off_limits: fn(IpAddr) -> Option<&'static str>,
+}
+
+impl Outside {
+    /// Returns a network with another resolver, and another judge of addresses, who says what kind of
+    /// address it is if it may not be connected to.
+    ///
+    /// For tests, whose internet is on loopback. [`Default`] is the real one, and no setting leads here.
+    #[doc(hidden)]
+    pub fn of_a_test(
+        resolver: Arc<dyn Resolver>,
+        off_limits: fn(IpAddr) -> Option<&'static str>,
+    ) -> Self {
+        Self { resolver, off_limits }
+    }
+
+    /// Connects to a host, if every address of it may be connected to.
+    ///
+    /// One that may not is reason enough to refuse them all: whoever answers so has no honest use for
+    /// it, or it is a name of our own network.
+    pub(super) async fn connect(&self, target: &Target) -> Result<TcpStream, Refusal> {
+        let connecting = async {
+            let found = self.resolver.resolve(&target.host, target.port).await;
+            let addresses = found.map_err(|error| Refusal::Unresolved(target.clone(), error))?;
+            let bad = |address: &SocketAddr| Some((address.ip(), (self.off_limits)(address.ip())?));
+            if let Some((address, kind)) = addresses.iter().find_map(bad) {
+                return Err(Refusal::NotPublic { target: target.clone(), address, kind });
+            }
+            race(addresses).await.map_err(|error| Refusal::Unreachable(target.clone(), error))
+        };
+        match timeout(limits::CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => connected,
+            Err(_elapsed) => Err(Refusal::TimedOut(target.clone())),
+        }
+    }
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self {
+            resolver: Arc::new(System),
+            off_limits: |address| {
+                not_public(address).or_else(|| is_own(address).then_some("this machine's own"))
+            },
+        }
+    }
+}
+
+/// Returns whether the address is one of this machine. What listens here may trust whoever reaches it
+/// by an address that a firewall guards from outside.
+///
+/// Only an own address can be bound to (unless `net.ipv4.ip_nonlocal_bind` is set: then egress is refused).
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Connects to the first address that answers. The next is tried a little later, whether or not the
+/// one before has failed by then (RFC 8305).
+async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut tries = JoinSet::new();
+    let mut wait = std::time::Duration::ZERO;
+    for address in addresses.into_iter().take(limits::MAX_ADDRESSES) {
+        tries.spawn(async move {
+            sleep(wait).await;
+            TcpStream::connect(address).await
+        });
+        wait += limits::NEXT_ADDRESS_DELAY;
+    }
+    let mut failure = io::Error::other("it has no address");
+    while let Some(tried) = tries.join_next().await {
+        match tried.map_err(io::Error::other).flatten() {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
