@@ -21,8 +21,8 @@ pub mod untrusted;
 mod worker_config;
 
 pub use assignment::{
-    AgentSpec, Assignment, CANCEL_FILE, Driver, Input, OutputContract, SessionPlan, UNFIT,
-    UNFIT_CODE,
+    AgentSpec, Assignment, CANCEL_FILE, Driver, Input, OutputContract, SELF_TEST_HOST, SessionPlan,
+    UNFIT, UNFIT_CODE,
 };
 pub use event::{Event, Record, RunMode, RunState, TaskSource};
 pub use failure::{FailureKind, TaskError};

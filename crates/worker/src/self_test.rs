@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::SELF_TEST_HOST;
 use rustix::io::Errno;
 
 use crate::paths::Paths;
@@ -38,9 +39,6 @@ const NO_WAY: [Errno; 7] = [
 
 /// A name that every resolver of the Internet knows (RFC 2606 keeps it for examples).
 const KNOWN_NAME: &str = "example.com";
-
-/// A host that is on no list: no name ends so (RFC 2606).
-const UNLISTED: &str = "supervisor-self-test.invalid:443";
 
 /// How long a connection, or an answer to a question for a name, is waited for, where the system does not
 /// say at once that there is no way.
@@ -210,13 +208,14 @@ fn way_out(paths: &Paths) -> Result<(), WayOut> {
     }
     let port = TcpStream::connect((Ipv4Addr::LOCALHOST, paths.proxy))
         .map_err(|error| away("the loopback", &error))?;
-    let connect = format!("CONNECT {UNLISTED} HTTP/1.1\r\nhost: {UNLISTED}\r\n\r\n");
+    let host = format!("{SELF_TEST_HOST}:443");
+    let connect = format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n\r\n");
     let limits = [port.set_read_timeout(Some(ANSWER)), port.set_write_timeout(Some(ANSWER))];
     let status = limits.into_iter().collect::<io::Result<()>>().and_then(|()| ask(&port, &connect));
     match status.map_err(|error| away("the way to other hosts", &error))? {
         403 => Ok(()),
         200..=299 => {
-            Err(WayOut::Open(format!("the gateway lets {UNLISTED} through, which is on no list")))
+            Err(WayOut::Open(format!("the gateway lets {host} through, which is on no list")))
         }
         other => Err(WayOut::Away(format!("a host that is on no list is answered with {other}"))),
     }

@@ -5,7 +5,7 @@ use std::{io, net::IpAddr};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::ext::ReasonPhrase;
-use protocol::{HostRule, InvalidHost, WorkerId};
+use protocol::{HostRule, InvalidHost, SELF_TEST_HOST, WorkerId};
 use thiserror::Error;
 
 use super::{client_hello::BadHello, target::Target};
@@ -111,6 +111,10 @@ impl Refusal {
             | Self::NoAnswer(target, _)
             | Self::Tls(target, _) => (Some(target.host.as_str()), Some(target.port)),
         };
+        if host == Some(SELF_TEST_HOST) {
+            tracing::debug!(%worker, "Egress refused to a worker that starts, as it should be.");
+            return;
+        }
         let address = match self {
             Self::NotPublic { address, .. } => Some(tracing::field::display(address)),
             _ => None,
