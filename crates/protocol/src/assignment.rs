@@ -10,6 +10,18 @@ use crate::{Attempt, SessionId, Status, Task, TaskId, TaskKind, Token, Usage, Wo
 /// The file in an attempt's folder that asks the worker to stop; its text says why.
 pub const CANCEL_FILE: &str = "cancel";
 
+/// A host that no worker may reach, and that a worker asks its gateway for at its start, to be refused: no
+/// name ends so (RFC 2606).
+pub const SELF_TEST_HOST: &str = "supervisor-self-test.invalid";
+
+/// The exit code of a worker that does not serve, and that would not if it were started again: its walls
+/// do not hold, or it has no way out. The last line that it prints begins with [`UNFIT`] and says why.
+/// (`EX_CONFIG` of sysexits.h; agents' exit codes are never the worker's.)
+pub const UNFIT_CODE: u8 = 78;
+
+/// What the last line of a worker that does not serve begins with.
+pub const UNFIT: &str = "worker does not serve: ";
+
 /// `task.json` of an attempt's folder in a slot: all that a worker has to know.
 ///
 /// Written by the supervisor, read by the worker of the same build: it is not a published format.

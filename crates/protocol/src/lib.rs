@@ -23,7 +23,8 @@ pub mod untrusted;
 mod worker_config;
 
 pub use assignment::{
-    AgentSpec, Assignment, CANCEL_FILE, Driver, Input, OutputContract, SessionPlan,
+    AgentSpec, Assignment, CANCEL_FILE, Driver, Input, OutputContract, SELF_TEST_HOST, SessionPlan,
+    UNFIT, UNFIT_CODE,
 };
 pub use decision::{
     Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,

@@ -77,20 +77,7 @@ impl Scheduler {
         let replica = live.replica.clone();
         match &live.phase {
             Phase::Launching if pause => {
-                let failed = Event::AttemptFailed {
-                    task,
-                    attempt,
-                    error: error.clone(),
-                    counted: false,
-                    retry_at: Some(turn.now),
-                    usage: Usage::default(),
-                    cost_usd: Some(0.0),
-                    paused: true,
-                };
-                self.record(turn, failed);
-                // Not recorded: a restart finds out anew.
-                let worker = self.graph[ix].worker;
-                self.workers.get_mut(worker).paused = Some(error);
+                self.attempt_waits(turn, ix, error);
                 self.workers.set_up(&replica, false);
                 self.retire(turn, replica);
             }
@@ -116,15 +103,42 @@ impl Scheduler {
         turn: &mut Turn<'_>,
         replica: &ReplicaId,
         error: TaskError,
+        pause: bool,
     ) {
         if let Some(ix) = self.workers.task_on(replica) {
-            let error = match self.graph[ix].entry.live().map(|live| &live.phase) {
-                Some(Phase::Stopping { error, .. }) => error.clone(),
-                _ => unasked(error),
-            };
-            self.attempt_failed(turn, ix, error, None);
+            match self.graph[ix].entry.live().map(|live| &live.phase) {
+                Some(Phase::Stopping { error, .. }) => {
+                    let error = error.clone();
+                    self.attempt_failed(turn, ix, error, None);
+                }
+                _ if pause => self.attempt_waits(turn, ix, unasked(error)),
+                _ => self.attempt_failed(turn, ix, unasked(error), None),
+            }
         }
         self.workers.gone(replica);
+    }
+
+    /// Records that a live attempt came to nothing, and has its task and all else of the worker wait
+    /// until somebody has done something about it.
+    fn attempt_waits(&mut self, turn: &mut Turn<'_>, ix: TaskIx, error: TaskError) {
+        let entry = &self.graph[ix].entry;
+        let Some(live) = entry.live() else {
+            return;
+        };
+        let failed = Event::AttemptFailed {
+            task: entry.task.id.clone(),
+            attempt: live.attempt,
+            error: error.clone(),
+            counted: false,
+            retry_at: Some(turn.now),
+            usage: Usage::default(),
+            cost_usd: Some(0.0),
+            paused: true,
+        };
+        self.record(turn, failed);
+        // Not recorded: a restart finds out anew.
+        let worker = self.graph[ix].worker;
+        self.workers.get_mut(worker).paused = Some(error);
     }
 
     /// Asks for an end to a live attempt, or changes the reason for it.

@@ -45,7 +45,9 @@ impl Scheduler {
             Input::AttemptUnstartable { task, attempt, error, pause } => {
                 self.attempt_unstartable(turn, task, attempt, error, pause);
             }
-            Input::ReplicaGone { replica, error } => self.replica_gone(turn, &replica, error),
+            Input::ReplicaGone { replica, error, pause } => {
+                self.replica_gone(turn, &replica, error, pause);
+            }
         }
         Ok(())
     }

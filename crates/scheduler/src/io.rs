@@ -82,6 +82,9 @@ pub enum Input {
         replica: ReplicaId,
         /// Why it ended: what becomes of an attempt that it had.
         error: TaskError,
+        /// Whether every replica of this worker would end so before it takes an attempt: as in
+        /// [`AttemptUnstartable`](Self::AttemptUnstartable).
+        pause: bool,
     },
 }
 

@@ -91,7 +91,7 @@ impl Gateways {
             id: spec.replica.clone(),
             worker: spec.worker.clone(),
             credential,
-            egress: EgressPolicy::default(),
+            egress: EgressPolicy { rules: spec.egress.clone() },
         };
         let listener = self.gateway.listen(replica, &path).await;
         listener.map_err(|error| refused(Box::new(error)))

@@ -9,11 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult};
+use protocol::{
+    Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult, UNFIT,
+    UNFIT_CODE,
+};
 use scheduler::Input;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::clock::Clock;
 use crate::failure;
@@ -495,17 +498,26 @@ impl Work {
     }
 
     async fn ended(&mut self, exit: Exit) {
-        info!(%exit, "The replica ended.");
-        self.gone(lost(&exit)).await;
+        let (error, pause) = match unfit(&self.spec.replica, &exit) {
+            Some(error) => {
+                error!(%exit, "The replica does not serve.");
+                (error, true)
+            }
+            None => {
+                info!(%exit, "The replica ended.");
+                (lost(&exit), false)
+            }
+        };
+        self.gone(error, pause).await;
     }
 
     async fn stop(&mut self) {
         let message = format!("{} was stopped", self.spec.replica);
-        self.gone(TaskError::new(FailureKind::WorkerLost, message)).await;
+        self.gone(TaskError::new(FailureKind::WorkerLost, message), false).await;
     }
 
     /// Makes sure that the replica is gone, takes in what it had handed in, and says so.
-    async fn gone(&mut self, error: TaskError) {
+    async fn gone(&mut self, error: TaskError, pause: bool) {
         if !self.remove().await {
             return;
         }
@@ -521,7 +533,7 @@ impl Work {
         }
         self.attempt = None;
         self.ends += 1;
-        self.tell(Input::ReplicaGone { replica: self.spec.replica.clone(), error });
+        self.tell(Input::ReplicaGone { replica: self.spec.replica.clone(), error, pause });
     }
 
     /// Stops the replica and makes sure that it is gone, however long that takes: as long as nobody
@@ -641,6 +653,17 @@ fn lost(exit: &Exit) -> TaskError {
     } else {
         TaskError::new(FailureKind::WorkerLost, format!("the worker was lost: {exit}"))
     }
+}
+
+/// Returns why a replica did not serve, if it ended for that: then any other of its worker would, too.
+fn unfit(replica: &ReplicaId, exit: &Exit) -> Option<TaskError> {
+    let why = exit.output.trim().lines().last()?.strip_prefix(UNFIT)?;
+    (exit.code == Some(UNFIT_CODE.into())).then(|| {
+        TaskError::new(FailureKind::WorkerLost, format!("{replica} does not serve: {why}")).with_hint(
+            "An agent that could reach more than its gateway, or nothing at all, is not started: see \
+             what the container engine does to its containers.",
+        )
+    })
 }
 
 fn unstartable(error: &RuntimeError) -> TaskError {

@@ -98,6 +98,7 @@ impl World {
             auth: Auth::Gateway,
             scratch: folder("scratch"),
             gateway: folder("gateway"),
+            egress: Vec::new(),
             resources: Resources { memory_mib: 64, cpus: 1.0, pids: 32, tmp_mib: 8 },
             user: owner,
             only_attempt: None,

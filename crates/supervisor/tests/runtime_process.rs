@@ -101,6 +101,7 @@ fn spec_in(dir: &Path) -> ReplicaSpec {
         auth: Auth::Gateway,
         scratch: dir.join("scratch"),
         gateway: dir.join("gateway"),
+        egress: Vec::new(),
         resources: Resources::default(),
         user: Owner { uid: 1000, gid: 1000 },
         only_attempt: None,

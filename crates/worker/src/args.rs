@@ -44,6 +44,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     pub(crate) scratch: Option<PathBuf>,
 
+    /// Do not expect the network to be out of reach: this is no container
+    #[arg(long)]
+    pub(crate) no_walls: bool,
+
     /// End after one attempt
     #[arg(long)]
     pub(crate) once: bool,
@@ -67,6 +71,6 @@ mod tests {
     fn a_container_needs_no_options() {
         let args = Args::parse_from(["worker"]);
         assert_eq!(args.tasks, PathBuf::from("/tasks"));
-        assert_eq!(args.scratch, None);
+        assert_eq!((args.scratch, args.no_walls), (None, false));
     }
 }

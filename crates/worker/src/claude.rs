@@ -241,6 +241,7 @@ mod tests {
             workspace: "/workspace".into(),
             config_dir: "/config".into(),
             gateway: "/run/g.sock".into(),
+            proxy: 3128,
             claude: "claude".into(),
             home: None,
             scratch: dir.path().to_owned(),
@@ -252,6 +253,9 @@ mod tests {
         assignment.agent.env = vec![
             env("ANTHROPIC_BASE_URL", "https://example.org"),
             env("HOME", "/root"),
+            env("HTTPS_PROXY", "http://elsewhere:1"),
+            env("https_proxy", "http://elsewhere:1"),
+            env("NO_PROXY", "*"),
             env("CLAUDE_CODE_MAX_RETRIES", "1"),
             env("CLAUDE_CODE_MAX_OUTPUT_TOKENS", "128000"),
             env("MINE", "yes"),
@@ -269,6 +273,12 @@ mod tests {
         assert_eq!(value("ANTHROPIC_BASE_URL").as_deref(), Some("http://gateway"));
         assert_eq!(value("ANTHROPIC_UNIX_SOCKET").as_deref(), Some("/run/g.sock"));
         assert_eq!(value("ANTHROPIC_API_KEY").as_deref(), Some(NO_KEY));
+        for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
+            assert_eq!(value(name).as_deref(), Some("http://127.0.0.1:3128"), "{name}");
+        }
+        for name in ["NO_PROXY", "no_proxy"] {
+            assert_eq!(value(name).as_deref(), Some("127.0.0.1,localhost,::1"), "{name}");
+        }
         assert_eq!(value("CLAUDE_CODE_ATTRIBUTION_HEADER").as_deref(), Some("0"));
         assert_eq!(value("HOME").as_deref(), Some("/h"));
         assert_eq!(value("CLAUDE_CODE_MAX_RETRIES").as_deref(), Some("1"));

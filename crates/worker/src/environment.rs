@@ -12,6 +12,9 @@ use crate::slot::Place;
 /// Where programs are in any image.
 const STANDARD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The hosts that are reached without a proxy: what an agent started itself.
+const LOCAL: &str = "127.0.0.1,localhost,::1";
+
 /// Environment variables by name.
 pub(crate) type Environment = BTreeMap<OsString, OsString>;
 
@@ -54,6 +57,15 @@ pub(crate) fn of(
     }
     for (name, value) in fixed {
         set(name, value);
+    }
+    // In both spellings: curl reads only the small `http_proxy`, others only the large names. The CLI's
+    // own requests go to its socket all the same.
+    let proxy = format!("http://127.0.0.1:{}", paths.proxy);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
+        set(name, OsStr::new(&proxy));
+    }
+    for name in ["NO_PROXY", "no_proxy"] {
+        set(name, OsStr::new(LOCAL));
     }
     set("HOME", home.as_os_str());
     set("TMPDIR", paths.scratch.as_os_str());

@@ -2,8 +2,9 @@
 //!
 //! One attempt at a time, all of it synchronous: [`service`] looks for work, [`attempt`] carries
 //! one attempt from its folder to its result, [`child`] watches over the one program that runs.
-//! The only other threads read and write that program's pipes and reap what has ended
-//! ([`process`]).
+//! The only other threads read and write that program's pipes, reap what has ended ([`process`]), and
+//! carry what it says to other hosts ([`forward`]). Before the first attempt is taken, [`self_test`]
+//! finds out whether the walls hold.
 
 mod args;
 mod artifacts;
@@ -14,6 +15,7 @@ mod command;
 mod delivery;
 mod environment;
 mod failure;
+mod forward;
 mod lines;
 mod oom;
 mod paths;
@@ -21,6 +23,7 @@ mod process;
 mod prompt;
 mod report;
 mod scratch;
+mod self_test;
 mod service;
 mod session;
 mod signals;
@@ -47,8 +50,8 @@ fn main() -> ExitCode {
         Ok(end) => ExitCode::from(end.code()),
         Err(fault) => {
             // Not through the log: this is the answer to whoever started us.
-            eprintln!("worker: {fault}");
-            ExitCode::FAILURE
+            eprintln!("{fault}");
+            ExitCode::from(fault.code())
         }
     }
 }

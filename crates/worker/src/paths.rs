@@ -17,6 +17,8 @@ pub(crate) struct Paths {
     pub(crate) workspace: PathBuf,
     pub(crate) config_dir: PathBuf,
     pub(crate) gateway: PathBuf,
+    /// The port of the way to other hosts, on the loopback.
+    pub(crate) proxy: u16,
     pub(crate) claude: PathBuf,
     pub(crate) home: Option<PathBuf>,
     /// Ours alone: what is in it goes with each attempt.
@@ -25,7 +27,7 @@ pub(crate) struct Paths {
 
 impl Paths {
     /// Returns the paths of that command line, and makes a scratch folder where there is none.
-    pub(crate) fn new(args: &Args) -> io::Result<Self> {
+    pub(crate) fn new(args: &Args, proxy: u16) -> io::Result<Self> {
         // The agent runs in another folder than we do, and gets these paths.
         let absolute = |path: &Path| std::path::absolute(path);
         // A bare name is looked for in the PATH.
@@ -36,6 +38,7 @@ impl Paths {
             workspace: absolute(&args.workspace)?,
             config_dir: absolute(&args.config_dir)?,
             gateway: absolute(&args.gateway)?,
+            proxy,
             claude: if is_name { args.claude.clone() } else { absolute(&args.claude)? },
             home: args.home.as_deref().map(absolute).transpose()?,
             scratch: scratch(args.scratch.as_deref())?,

@@ -1,22 +1,25 @@
 //! The worker's life: one attempt after the other.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use protocol::{UNFIT, UNFIT_CODE};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
 use crate::args::Args;
 use crate::attempt::{self, Worker};
+use crate::forward::Forwarder;
 use crate::paths::Paths;
 use crate::process::{self, Processes};
-use crate::scratch;
 use crate::signals::Signals;
 use crate::slot::{Alarm, Slot};
+use crate::{scratch, self_test};
 
 /// Held by the worker that serves the slot; it goes with its process.
 const LOCK: &str = ".worker.lock";
@@ -43,26 +46,68 @@ impl End {
     }
 }
 
+/// Why the worker does not serve, for the person who starts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Something is missing that may be there the next time.
+    Missing(String),
+    /// It is not to serve, and every start would end so until somebody does something.
+    Unfit(String),
+}
+
+impl Fault {
+    /// Returns the exit code.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Missing(_) => 1,
+            Self::Unfit(_) => UNFIT_CODE,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(what) => write!(f, "worker: {what}"),
+            Self::Unfit(why) => write!(f, "{UNFIT}{why}"),
+        }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(what: String) -> Self {
+        Self::Missing(what)
+    }
+}
+
 /// Serves a slot until a signal comes, or for one attempt.
 ///
 /// # Errors
 ///
-/// What is missing for that, for the person who starts it.
-pub(crate) fn run(args: &Args) -> Result<End, String> {
-    let paths = Paths::new(args).map_err(|e| format!("can't make the scratch folder: {e}"))?;
+/// See [`Fault`].
+pub(crate) fn run(args: &Args) -> Result<End, Fault> {
+    let way_out = Forwarder::bind(args.gateway.clone(), args.no_walls)
+        .map_err(|e| Fault::Unfit(format!("it has no loopback for its way out: {e}")))?;
+    let paths = Paths::new(args, way_out.port())
+        .map_err(|e| format!("can't make the scratch folder: {e}"))?;
     let signals = Signals::catch().map_err(|e| format!("can't catch signals: {e}"))?;
     let processes = Processes::reap().map_err(|e| format!("can't reap processes: {e}"))?;
     let _lock = lock(&paths.results)?;
     clear_away(&paths)?;
+    way_out.start().map_err(|e| format!("can't begin to carry to the gateway: {e}"))?;
     let worker = Worker { paths, signals, processes };
-    let end = serve(&worker, args.once);
+    let end = match self_test::run(&worker.paths, !args.no_walls, &worker.signals) {
+        Ok(()) => serve(&worker, args.once),
+        Err(self_test::Failure::Fault(fault)) => Err(fault),
+        Err(self_test::Failure::Signal(signal)) => Ok(End::Signal(signal)),
+    };
     if args.scratch.is_none() && getpid() != Pid::INIT {
         let _ = scratch::remove(&worker.paths.scratch);
     }
     end
 }
 
-fn serve(worker: &Worker, once: bool) -> Result<End, String> {
+fn serve(worker: &Worker, once: bool) -> Result<End, Fault> {
     let Worker { paths, signals, .. } = worker;
     // First the watch, then the scan: nothing appears in between unseen.
     let alarm = Alarm::watch(&paths.tasks);

@@ -5,7 +5,7 @@ use std::{io, net::IpAddr};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::ext::ReasonPhrase;
-use protocol::{HostRule, InvalidHost, WorkerId};
+use protocol::{HostRule, InvalidHost, SELF_TEST_HOST, WorkerId};
 use thiserror::Error;
 use tracing::{debug, warn};
 
@@ -159,6 +159,10 @@ impl Refusals {
     pub(super) fn log(&self, refusal: &Refusal) {
         let worker = tracing::field::display(&self.worker);
         let (host, port) = refusal.target();
+        if host == Some(SELF_TEST_HOST) {
+            debug!(worker, "Egress refused to a worker that starts, as it should be.");
+            return;
+        }
         let address = match refusal {
             Refusal::NotPublic { address, .. } => Some(tracing::field::display(address)),
             _ => None,

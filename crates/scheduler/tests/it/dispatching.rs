@@ -223,3 +223,24 @@ fn worker_that_nobody_can_start_is_paused_and_its_tasks_wait() {
     rig.complete("a");
     assert_eq!(rig.status("a"), Some(protocol::Status::Complete));
 }
+
+#[test]
+fn worker_whose_replicas_do_not_serve_is_paused_and_its_tasks_wait() {
+    let mut rig = Rig::new(config());
+    rig.add(task("a", "marie", &[]));
+    for n in 1..=7 {
+        rig.start("a");
+        let error = error(FailureKind::WorkerLost);
+        let gone =
+            scheduler::Input::ReplicaGone { replica: replica("marie-1"), error, pause: true };
+        let step = rig.step(gone);
+        assert_eq!(dispatched(&step), [""; 0]);
+        assert_eq!(rig.state("a"), &scheduler::TaskState::Ready);
+        assert_eq!(rig.entry("a").counted_failures, 0);
+        let paused: Vec<_> = rig.scheduler.paused().map(|(id, _)| id.clone()).collect();
+        assert_eq!(paused, [worker("marie")], "the {n}th time");
+        assert_eq!(dispatched(&rig.retry("a")), ["a on marie-1"]);
+    }
+    rig.complete("a");
+    assert_eq!(rig.status("a"), Some(protocol::Status::Complete));
+}

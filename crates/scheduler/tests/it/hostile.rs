@@ -98,6 +98,7 @@ fn world_is_as_bad_as_it_claims() {
         "new attempt after a lost worker",
         "paused",
         "plan rejected",
+        "replica of no use",
         "report of an old attempt",
         "restart",
         "resumed session",

@@ -53,6 +53,8 @@ pub(crate) struct Records {
     leaving: BTreeSet<ReplicaId>,
     /// The replica that the input of this step says to be gone.
     gone: Option<ReplicaId>,
+    /// Whether that replica took no attempt, nor would another of its worker.
+    unfit: bool,
 }
 
 impl Records {
@@ -66,14 +68,16 @@ impl Records {
             tasks: BTreeMap::new(),
             leaving: BTreeSet::new(),
             gone: None,
+            unfit: false,
         }
     }
 
     pub(crate) fn said(&mut self, input: &Input) {
         self.gone = None;
-        if let Input::ReplicaGone { replica, .. } = input {
+        if let Input::ReplicaGone { replica, pause, .. } = input {
             self.leaving.remove(replica);
             self.gone = Some(replica.clone());
+            self.unfit = *pause;
         }
     }
 
@@ -305,6 +309,9 @@ impl Records {
         record.ooms += u32::from(error.kind == FailureKind::Oom);
         use FailureKind::*;
         let (counts, again) = match error.kind {
+            _ if self.unfit && record.live == self.gone && record.kill_at.is_none() => {
+                (false, true)
+            }
             Cancelled => (false, false),
             _ if *paused => (false, true),
             Auth | Billing | Budget => (false, true),

@@ -289,7 +289,7 @@ impl Rig {
 
     pub(crate) fn gone(&mut self, name: &str) -> Step {
         let error = error(FailureKind::WorkerLost);
-        self.step(Input::ReplicaGone { replica: replica(name), error })
+        self.step(Input::ReplicaGone { replica: replica(name), error, pause: false })
     }
 
     pub(crate) fn cancel(&mut self, name: &str) -> Step {

@@ -373,7 +373,11 @@ impl World {
                 let container = self.containers.entry(replica.clone()).or_default();
                 if !container.running {
                     let kind = self.pick_lost();
-                    self.say(Input::ReplicaGone { replica, error: error(kind) });
+                    let pause = !self.fair && self.rng.chance(5);
+                    if pause {
+                        self.saw("replica of no use");
+                    }
+                    self.say(Input::ReplicaGone { replica, error: error(kind), pause });
                 }
             }
         }

@@ -79,3 +79,31 @@ async fn attempt_that_was_given_to_a_replica_before_its_end_was_known_is_never_b
     assert_eq!(next(&mut messages).await, started(3));
     assert_eq!(world.engine.calls(), ["ensure marie-1", "stop marie-1", "ensure marie-1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn replica_that_does_not_serve_pauses_its_worker_and_says_why() {
+    let world = World::new(async |_| std::future::pending().await);
+    let (inbox, mut messages) = Inbox::new();
+    let Parts { surroundings, replicas, workers, .. } = world.parts(inbox, Default::default());
+    let (slot, spec) = replicas.plan(&"marie-1".parse().unwrap(), &workers);
+    let mut keeper = Keeper::start(surroundings, slot, spec);
+    let mut ends = 0;
+    let mut end = async |code, output: &str| {
+        ends += 1;
+        keeper.dispatch(assignment(ends));
+        assert_eq!(next(&mut messages).await, started(ends));
+        let exit = Exit { code: Some(code), oom: false, output: output.to_owned() };
+        world.engine.replicas.end(&"marie-1".parse().unwrap(), exit);
+        keeper.count_end();
+        match next(&mut messages).await {
+            Input::ReplicaGone { error, pause, .. } => (pause, error.message),
+            other => panic!("{other:?}"),
+        }
+    };
+    let words = format!("INFO Something.\n{UNFIT}there is a route\n");
+    let (pause, message) = end(78, &words).await;
+    assert_eq!((pause, message.as_str()), (true, "marie-1 does not serve: there is a route"));
+    // Neither is enough alone.
+    assert!(!end(1, &words).await.0);
+    assert!(!end(78, "INFO Something.").await.0);
+}

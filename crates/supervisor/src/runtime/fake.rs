@@ -195,6 +195,7 @@ pub fn spec() -> ReplicaSpec {
         auth: Auth::Gateway,
         scratch: "/scratch".into(),
         gateway: "/gateway".into(),
+        egress: Vec::new(),
         resources: Resources::default(),
         user: Owner { uid: 1, gid: 1 },
         only_attempt: None,

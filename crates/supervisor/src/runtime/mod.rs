@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use protocol::{Auth, ReplicaId, Resources, WorkerId, WorkspaceMode};
+use protocol::{Auth, HostRule, ReplicaId, Resources, WorkerId, WorkspaceMode};
 use thiserror::Error;
 
 /// What starts a replica. Paths are absolute and on the supervisor's file system.
@@ -50,6 +50,9 @@ pub struct ReplicaSpec {
     /// The folder with the gateway's socket: `/run/gateway` in a container. The socket's name in it
     /// is [`GATEWAY_SOCKET`].
     pub gateway: PathBuf,
+    /// The hosts that its tools may reach by the gateway. Not the runtime's business: they change nothing
+    /// of how it is started.
+    pub egress: Vec<HostRule>,
     /// What it may use.
     pub resources: Resources,
     /// Who the agent runs as, in a container.

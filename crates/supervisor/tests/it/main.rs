@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod drops;
+mod escape;
 mod failures;
 #[path = "../support/janitor.rs"]
 mod janitor;

@@ -34,6 +34,10 @@ pub(crate) struct World {
     upstream: Option<Upstream>,
     /// Where the model's API is, if it is not the rehearsal of this test.
     address: Option<String>,
+    /// Where the container engine is, if it is not the usual one.
+    engine: Option<String>,
+    /// The names that the daemon knows, in place of `/etc/hosts`.
+    hosts: Option<PathBuf>,
     daemon: Option<Child>,
     _janitor: Janitor,
 }
@@ -93,6 +97,8 @@ impl World {
             worker,
             upstream: None,
             address: None,
+            engine: None,
+            hosts: None,
             daemon: None,
             _janitor: janitor,
         };
@@ -117,7 +123,10 @@ impl World {
     pub(crate) fn start_daemon(&mut self) {
         let log =
             fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log")).unwrap();
-        let mut command = self.command();
+        let mut command = match &self.hosts {
+            None => self.command(),
+            Some(hosts) => self.command_with_hosts(hosts),
+        };
         command
             .args(["-v", "up"])
             .stdin(Stdio::null())
@@ -132,6 +141,39 @@ impl World {
             }
             output.status.success().then_some(())
         });
+    }
+
+    /// Has the daemon know only these names by file, in a file system that it sees alone. Returns false
+    /// where that can't be done.
+    pub(crate) fn set_hosts(&mut self, hosts: &str) -> bool {
+        self.write("hosts", hosts);
+        let hosts = self.path("hosts");
+        let may = self.command_with_hosts(&hosts).arg("--version").output();
+        self.hosts = Some(hosts);
+        may.is_ok_and(|output| output.status.success())
+    }
+
+    fn command_with_hosts(&self, hosts: &Path) -> Command {
+        let inner = self.command();
+        let mut command = Command::new("unshare");
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", script]).arg(hosts).arg(inner.get_program());
+        command.env_clear();
+        for (name, value) in inner.get_envs() {
+            command.envs(value.map(|value| (name, value)));
+        }
+        command
+    }
+
+    /// Has the daemon find its container engine there.
+    pub(crate) fn set_engine(&mut self, endpoint: &str) {
+        self.engine = Some(endpoint.to_owned());
+    }
+
+    /// Returns the folder of the daemon's sockets.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        let run = fs::read_to_string(self.path(".supervisor/run")).unwrap();
+        run.trim().into()
     }
 
     /// Kills the daemon as a crash would; its workers go on.
@@ -160,7 +202,8 @@ impl World {
                 },
             )
             .env("ANTHROPIC_API_KEY", KEY);
-        if let Some(host) = std::env::var_os("DOCKER_HOST") {
+        let engine = self.engine.as_ref().map(Into::into);
+        if let Some(host) = engine.or_else(|| std::env::var_os("DOCKER_HOST")) {
             command.env("DOCKER_HOST", host);
         }
         let address = self.upstream.as_ref().map(|upstream| upstream.address.clone());

@@ -11,7 +11,10 @@ const CLEAN_UP: &str = r#"
     label=$1; shift
     for round in 1 2; do
         grep -lsF -e "$1" /proc/[0-9]*/environ | cut -d/ -f3 | xargs -r kill -KILL
-        [ -z "$label" ] || docker ps -aq --filter "label=supervisor.installation=$label" | xargs -r docker rm --force
+        [ -z "$label" ] || {
+            docker ps -aq --filter "label=supervisor.installation=$label" | xargs -r docker rm --force
+            docker network ls -q --filter "label=supervisor.installation=$label" | xargs -r docker network rm
+        }
         sleep 1
     done
     rm -rf -- "$@"

@@ -23,8 +23,9 @@ fn program_gets_the_prompt_and_a_small_environment_and_its_text_is_the_summary()
     assert_eq!(
         result.summary,
         format!(
-            "HOME LANG MINE PATH PWD SUPERVISOR_ARTIFACTS SUPERVISOR_ATTEMPT SUPERVISOR_SLOT \
-             SUPERVISOR_TASK TERM TMPDIR {}\n\
+            "HOME HTTPS_PROXY HTTP_PROXY LANG MINE NO_PROXY PATH PWD SUPERVISOR_ARTIFACTS \
+             SUPERVISOR_ATTEMPT SUPERVISOR_SLOT SUPERVISOR_TASK TERM TMPDIR http_proxy https_proxy \
+             no_proxy {}\n\
              <task id=\"t\" worker=\"marie\" kind=\"work\" attempt=\"1\">",
             slot.path("workspace").display()
         )

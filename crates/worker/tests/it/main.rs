@@ -6,5 +6,6 @@
 
 mod claude;
 mod command;
+mod egress;
 mod messages;
 mod slot;

@@ -1,4 +1,5 @@
-//! A Messages API on a unix socket: it gives the answers that it was given, in their order.
+//! A gateway: a Messages API on a unix socket, which gives the answers that it was given, in their order.
+//! No other host can be reached by it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -70,6 +71,10 @@ fn converse(stream: &UnixStream, answers: &[Answer], seen: &Requests) -> Option<
             let answer = render(answer, seen.len(), body["model"].as_str()?);
             seen.push(body);
             answer
+        } else if first.starts_with("HEAD /api/hello ") {
+            (200, "text/plain", String::new())
+        } else if first.starts_with("CONNECT ") {
+            (403, "text/plain", "it is on no list".to_owned())
         } else {
             (404, "application/json", "{}".to_owned())
         };

@@ -81,6 +81,7 @@ pub(super) fn arguments(spec: &ReplicaSpec) -> Vec<OsString> {
         .into_iter()
         .filter_map(|(name, path)| Some([name.into(), path?.into()]))
         .flatten()
+        .chain(["--no-walls".into()])
         .collect()
 }
 
