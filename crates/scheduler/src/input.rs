@@ -45,8 +45,8 @@ impl Scheduler {
             Input::AttemptUnstartable { task, attempt, error, pause } => {
                 self.attempt_unstartable(turn, task, attempt, error, pause);
             }
-            Input::ReplicaGone { replica, error, pause } => {
-                self.replica_gone(turn, &replica, error, pause);
+            Input::ReplicaGone { replica, used, error, pause } => {
+                self.replica_gone(turn, &replica, used, error, pause);
             }
         }
         Ok(())

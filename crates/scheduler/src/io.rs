@@ -2,7 +2,7 @@
 
 use protocol::{
     Attempt, Choice, DecisionId, Event, HoldScope, Plan, Priority, ReplicaId, RunId, RunMode,
-    ShortRunId, Task, TaskError, TaskId, TaskResult, TaskSource, WorkerId,
+    ShortRunId, Task, TaskError, TaskId, TaskResult, TaskSource, Usage, WorkerId,
 };
 
 /// Something that happened outside, or that somebody wants.
@@ -80,12 +80,29 @@ pub enum Input {
     ReplicaGone {
         /// The replica.
         replica: ReplicaId,
+        /// What an attempt that it had used.
+        used: Used,
         /// Why it ended: what becomes of an attempt that it had.
         error: TaskError,
         /// Whether every replica of this worker would end so before it takes an attempt: as in
         /// [`AttemptUnstartable`](Self::AttemptUnstartable).
         pause: bool,
     },
+}
+
+/// What an attempt used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Used {
+    /// Tokens.
+    pub usage: Usage,
+    /// US dollars; `None` when a model has no known price.
+    pub cost_usd: Option<f64>,
+}
+
+impl Default for Used {
+    fn default() -> Self {
+        Self { usage: Usage::default(), cost_usd: Some(0.0) }
+    }
 }
 
 /// What a request to cancel or to retry is about.

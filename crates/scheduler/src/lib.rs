@@ -37,6 +37,6 @@ mod work;
 pub use config::{Config, WorkerLimits};
 pub use entry::{LiveAttempt, Phase, Session, TaskEntry, TaskState};
 pub use hold::{Budget, Hold};
-pub use io::{Command, Input, Refusal, Step, Target};
+pub use io::{Command, Input, Refusal, Step, Target, Used};
 pub use run::{RunEntry, RunPhase};
 pub use scheduler::Scheduler;

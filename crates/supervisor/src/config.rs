@@ -11,12 +11,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use protocol::Limits;
+use gateway::PriceSetting;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-pub use self::check::{KNOWN_MODELS, is_alias, is_like};
+pub use self::check::{is_alias, is_like};
 use self::file::File;
-pub use self::file::{Budgets, PriceSetting};
+pub use self::file::Budgets;
 pub use self::key_source::{KeySettings, KeySource};
 pub use self::place::{Place, Placed};
 pub(crate) use self::show::Row;

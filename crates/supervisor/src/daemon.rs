@@ -20,7 +20,7 @@ use crate::api::types::{Health, Shutdown};
 use crate::api::{self, Api};
 use crate::cli::args::RuntimeChoice;
 use crate::clock::Clock;
-use crate::config::{Config, KNOWN_MODELS};
+use crate::config::Config;
 use crate::dispatch::{Beginning, Dispatcher};
 use crate::drops::Drops;
 use crate::failure::Failure;
@@ -63,7 +63,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     let _lock = Lock::take(&installation)?;
     let workers = workers::load_all(&installation)?;
     config.check_workers(&workers)?;
-    config.check_models(KNOWN_MODELS, &workers)?;
+    config.check_models(&workers)?;
     let rehearsal = config.is_rehearsal(has_login(&installation, &workers));
     let keys = match rehearsal {
         true => Keys::none(&installation),
@@ -78,7 +78,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     let grace = Duration::from_secs_f64(config.stop_grace.value);
     retire_other_runtime(&installation, &*runtime, grace).await?;
     let sockets = installation.make_sockets()?;
-    let gateways = Arc::new(Gateways::start(&installation, &config, keys, &sockets, rehearsal)?);
+    let gateways = Arc::new(Gateways::start(&installation, &config, &workers, keys, &sockets, rehearsal)?);
     let (inbox, messages) = Inbox::new();
     let clock = Clock::starting_after(records.last().map_or(Time::ZERO, |record| record.at));
     let health = Health {

@@ -231,8 +231,12 @@ fn worker_whose_replicas_do_not_serve_is_paused_and_its_tasks_wait() {
     for n in 1..=7 {
         rig.start("a");
         let error = error(FailureKind::WorkerLost);
-        let gone =
-            scheduler::Input::ReplicaGone { replica: replica("marie-1"), error, pause: true };
+        let gone = scheduler::Input::ReplicaGone {
+            replica: replica("marie-1"),
+            used: scheduler::Used::default(),
+            error,
+            pause: true,
+        };
         let step = rig.step(gone);
         assert_eq!(dispatched(&step), [""; 0]);
         assert_eq!(rig.state("a"), &scheduler::TaskState::Ready);

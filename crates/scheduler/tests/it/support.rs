@@ -289,7 +289,12 @@ impl Rig {
 
     pub(crate) fn gone(&mut self, name: &str) -> Step {
         let error = error(FailureKind::WorkerLost);
-        self.step(Input::ReplicaGone { replica: replica(name), error, pause: false })
+        self.step(Input::ReplicaGone {
+            replica: replica(name),
+            used: scheduler::Used::default(),
+            error,
+            pause: false,
+        })
     }
 
     pub(crate) fn cancel(&mut self, name: &str) -> Step {

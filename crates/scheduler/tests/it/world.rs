@@ -9,7 +9,8 @@ use protocol::{
     TaskKind, TaskResult, TaskSource, Time, Token,
 };
 use scheduler::{
-    Command, Config, Input, Phase, Refusal, RunPhase, Scheduler, Step, Target, TaskEntry, TaskState,
+    Command, Config, Input, Phase, Refusal, RunPhase, Scheduler, Step, Target, TaskEntry,
+    TaskState, Used,
 };
 
 use crate::records::Records;
@@ -377,7 +378,12 @@ impl World {
                     if pause {
                         self.saw("replica of no use");
                     }
-                    self.say(Input::ReplicaGone { replica, error: error(kind), pause });
+                    self.say(Input::ReplicaGone {
+                        replica,
+                        used: Used::default(),
+                        error: error(kind),
+                        pause,
+                    });
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use gateway::Prices;
 use protocol::strict::nearest;
 use protocol::{Auth, WorkerId};
 
@@ -12,21 +13,17 @@ use super::place::Placed;
 use crate::failure::Failure;
 use crate::workers::Worker;
 
-/// Models that have a list price: those that the CLI knows, of the version that is fetched.
-pub const KNOWN_MODELS: [&str; 5] = [
-    "claude-fable-5-2",
-    "claude-haiku-5-5",
-    "claude-opus-4-8",
-    "claude-opus-5-5",
-    "claude-sonnet-5-5",
-];
-
 /// Returns whether the CLI makes a full name of this one: no request has it.
 pub fn is_alias(model: &str) -> bool {
     matches!(model, "opus" | "sonnet" | "haiku" | "fable")
 }
 
 impl Config {
+    /// Returns what models cost: the list prices, and those of this configuration.
+    pub fn all_prices(&self) -> Prices {
+        Prices::built_in().with(&self.prices)
+    }
+
     /// Checks that the workers that have keys are there, and that the gateway can add them.
     ///
     /// # Errors
@@ -50,20 +47,16 @@ impl Config {
         Ok(())
     }
 
-    /// Checks that each limit for models is about one that is known: that has a price, by the built-in list
-    /// (`priced`) or by this configuration, or that a worker asks for. A limit on a misspelled model
+    /// Checks that each limit for models is about one that is known: that has a price, by the built-in list or
+    /// by this configuration, or that a worker asks for. A limit on a misspelled model
     /// would hold nothing back.
     ///
     /// # Errors
     ///
     /// Bad input for the first that is not so, with its place.
-    pub fn check_models<'a>(
-        &'a self,
-        priced: impl IntoIterator<Item = &'a str>,
-        workers: &'a BTreeMap<WorkerId, Worker>,
-    ) -> Result<(), Failure> {
-        let mut known: Vec<&str> = priced.into_iter().collect();
-        known.extend(self.prices.keys().map(String::as_str));
+    pub fn check_models(&self, workers: &BTreeMap<WorkerId, Worker>) -> Result<(), Failure> {
+        let prices = self.all_prices();
+        let mut known: Vec<&str> = prices.iter().map(|(model, _)| model).collect();
         let own = workers.values().filter_map(|worker| worker.config.model.as_deref());
         known.extend(own.filter(|model| !is_alias(model)));
         for (Placed { value: pattern, place }, _) in &self.limits.models {

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use gateway::Usd;
+use gateway::{PriceSetting, Usd};
 use protocol::{Limits, checked};
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::GatewayMode;
@@ -118,27 +118,6 @@ impl Budgets {
     }
 }
 
-/// What a model costs, in US dollars for a million tokens: `[prices."<model>"]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PriceSetting {
-    /// Tokens that the model reads.
-    #[serde(deserialize_with = "price")]
-    pub input: f64,
-    /// Tokens that it writes.
-    #[serde(deserialize_with = "price")]
-    pub output: f64,
-    /// Tokens that are written to the prompt cache for five minutes.
-    #[serde(default, deserialize_with = "some_price", skip_serializing_if = "Option::is_none")]
-    pub cache_write_5m: Option<f64>,
-    /// Tokens that are written to the prompt cache for an hour.
-    #[serde(default, deserialize_with = "some_price", skip_serializing_if = "Option::is_none")]
-    pub cache_write_1h: Option<f64>,
-    /// Tokens that are read from the prompt cache.
-    #[serde(default, deserialize_with = "some_price", skip_serializing_if = "Option::is_none")]
-    pub cache_read: Option<f64>,
-}
-
 /// Returns the file and its text; both empty where there is none.
 ///
 /// # Errors
@@ -189,19 +168,4 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D:
 
 fn dollars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usd>, D::Error> {
     Ok(checked::budget(deserializer)?.and_then(Usd::from_dollars))
-}
-
-fn price<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let found = f64::deserialize(deserializer)?;
-    // The dearest list price is 150.
-    if (0.0..=10_000.0).contains(&found) {
-        return Ok(found);
-    }
-    Err(D::Error::custom(format!(
-        "{found} is no price: it must be from 0 to 10000 (US dollars for a million tokens)"
-    )))
-}
-
-fn some_price<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    price(deserializer).map(Some)
 }

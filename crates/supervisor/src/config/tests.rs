@@ -383,7 +383,7 @@ fn limit_for_a_model_that_nobody_knows_is_refused() {
     let check = |pattern: &str, more: &str| {
         let file = format!("[limits.models.\"{pattern}\"]\nmax_in_flight = 1\n{more}");
         let config = load(&file, &[], Flags::default()).unwrap();
-        config.check_models(KNOWN_MODELS, &workers()).map_err(|failure| shown(&failure))
+        config.check_models(&workers()).map_err(|failure| shown(&failure))
     };
     insta::assert_snapshot!(check("claude-opsu-*", "").unwrap_err(), @r#"
     Error: supervisor.toml:1:16: `claude-opsu-*` is no model that is known

@@ -6,7 +6,7 @@ use protocol::{Auth, Limits, WorkerId};
 
 use super::Finding;
 use crate::cli::text::{count, list};
-use crate::config::{Config, KNOWN_MODELS, Origin, is_alias};
+use crate::config::{Config, Origin, is_alias};
 use crate::install::Installation;
 use crate::keys::Keys;
 use crate::workers::{self, Worker};
@@ -62,7 +62,7 @@ pub(super) async fn check_keys(
 /// Checks the limits, and shows them.
 pub(super) fn check_limits(config: &Config, workers: &BTreeMap<WorkerId, Worker>) -> Finding {
     const CHECK: &str = "limits";
-    if let Err(failure) = config.check_models(KNOWN_MODELS, workers) {
+    if let Err(failure) = config.check_models(workers) {
         return Finding::failed(CHECK, &failure);
     }
     let account = ("account".to_owned(), &config.limits.account);
@@ -130,18 +130,18 @@ pub(super) fn check_budgets(
 /// Looks for models that have no price: their tokens are counted, their dollars are not.
 pub(super) fn check_prices(config: &Config, workers: &BTreeMap<WorkerId, Worker>) -> Finding {
     const CHECK: &str = "prices";
-    let has_price = |model: &str| {
-        KNOWN_MODELS.contains(&model) || config.prices.contains_key(model) || is_alias(model)
-    };
+    let prices = config.all_prices();
+    let has_price = |model: &str| prices.of(model).is_some() || is_alias(model);
     let without: Vec<String> = workers
         .values()
         .filter_map(|w| w.config.model.as_ref().filter(|m| !has_price(m)).map(|m| (m, &w.id)))
         .map(|(model, worker)| format!("{model} of {worker}"))
         .collect();
+    let list = || gateway::Origin::List.to_string();
     let own = config.prices.len();
     let shown = match own {
-        0 => "list prices".to_owned(),
-        _ => format!("{} in supervisor.toml, else list prices", count(own, "price")),
+        0 => list(),
+        _ => format!("{} in supervisor.toml, else the {}", count(own, "price"), list()),
     };
     if without.is_empty() {
         return Finding::ok(CHECK, shown);
