@@ -367,3 +367,17 @@ fn cost_that_is_not_known_makes_the_sum_unknown_and_nonsense_is_not_known() {
         assert_eq!(entry.session.unwrap().cost_usd, 0.25, "as far as it is known");
     }
 }
+
+#[test]
+fn what_a_lost_attempt_used_counts() {
+    let mut rig = one();
+    rig.start("a");
+    let usage = Usage { output_tokens: 7, ..Usage::default() };
+    rig.step(Input::ReplicaGone {
+        replica: replica("marie-1"),
+        used: scheduler::Used { usage, cost_usd: Some(0.25) },
+        error: error(FailureKind::WorkerLost),
+        pause: false,
+    });
+    assert_eq!((rig.entry("a").usage, rig.entry("a").cost_usd), (usage, Some(0.25)));
+}
