@@ -344,7 +344,11 @@ impl Scheduler {
         };
         match hold.kind {
             DecisionKind::Budget => {
-                format!("A budget of {scope} is used up: {message}. Raise it and go on, or stop?")
+                let (first, rest) = scope.split_at(1);
+                let scope = format!("{}{rest}", first.to_uppercase());
+                format!(
+                    "{scope} may spend no more: {message}. Raise the budget and go on, or stop?"
+                )
             }
             DecisionKind::Auth => format!(
                 "The credential of {scope} is refused: {message}. Mend it and go on, or stop?"

@@ -109,7 +109,8 @@ fn free_task_name(dispatcher: &Dispatcher, worker: &str) -> String {
 ///
 /// Bad input, with what is wrong with the request or the plan.
 pub fn run(dispatcher: &mut Dispatcher, submitted: SubmitRun) -> Result<RunOpened, Failure> {
-    let SubmitRun { request, plan, plan_only, name, priority, budget_usd } = submitted;
+    let SubmitRun { request, plan, plan_only, name, priority, budget_usd, budget_tokens } =
+        submitted;
     let request = request.filter(|request| !request.trim().is_empty());
     let (mode, request) = match (&plan, request) {
         (Some(_), _) if plan_only => {
@@ -123,9 +124,7 @@ pub fn run(dispatcher: &mut Dispatcher, submitted: SubmitRun) -> Result<RunOpene
         (None, request) if plan_only => (RunMode::PlanOnly, request),
         (None, request) => (RunMode::Request, request),
     };
-    if let Some(usd) = budget_usd.filter(|usd| !(usd.is_finite() && *usd > 0.0)) {
-        return Err(Failure::bad_input(format!("the budget is {usd}, and must be more than 0")));
-    }
+    check_budget(budget_usd, budget_tokens)?;
     let run = RunId::Submitted(Uuid::now_v7());
     let scheduler = dispatcher.scheduler();
     let short = run.short(|short| scheduler.runs().any(|run| run.short == *short));
@@ -138,10 +137,28 @@ pub fn run(dispatcher: &mut Dispatcher, submitted: SubmitRun) -> Result<RunOpene
         plan,
         priority,
         budget_usd,
+        budget_tokens,
         rehearsal: dispatcher.rehearsal(),
     };
     dispatcher.request(input).map_err(|refusal| failure(&refusal))?;
     Ok(RunOpened { run, short })
+}
+
+/// Checks the numbers of a budget.
+///
+/// # Errors
+///
+/// Bad input when one of them is nothing.
+pub fn check_budget(usd: Option<f64>, tokens: Option<u64>) -> Result<(), Failure> {
+    if let Some(usd) = usd.filter(|usd| !(usd.is_finite() && *usd > 0.0)) {
+        return Err(Failure::bad_input(format!("the budget is {usd}, and must be more than 0"))
+            .hint("Give US dollars, as in `--budget 5`, or leave it out."));
+    }
+    if tokens == Some(0) {
+        return Err(Failure::bad_input("the budget is 0 tokens, and must be at least 1")
+            .hint("Give a number of tokens, as in `--budget-tokens 500000`, or leave it out."));
+    }
+    Ok(())
 }
 
 /// Finds what an id that a person typed is about.
@@ -180,6 +197,13 @@ pub fn failure(refusal: &Refusal) -> Failure {
         Refusal::AlreadyEnded => Failure::bad_input("there is nothing to cancel: it has ended"),
         Refusal::NothingToRetry => {
             Failure::bad_input("there is nothing to do again: it is complete, or not over")
+                .hint("Where it waits for a decision, `supervisor decisions` shows what to type.")
+        }
+        Refusal::UnknownDecision(id) => Failure::bad_input(format!("there is no decision {id}"))
+            .hint("`supervisor decisions` lists those that are open."),
+        Refusal::AlreadyDecided(id) => {
+            Failure::bad_input(format!("decision {id} is answered, or what it was about is over"))
+                .hint("`supervisor decisions` lists those that are open.")
         }
     }
 }

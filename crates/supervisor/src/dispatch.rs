@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Attempt, Event, ReplicaId, RunId, TaskId, WorkerId};
-use scheduler::{Command, Input, Refusal, Scheduler, Step};
+use protocol::{Attempt, Event, HoldScope, ReplicaId, RunId, TaskId, WorkerId};
+use scheduler::{Budget, Command, Input, Refusal, Scheduler, Step};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -60,8 +60,6 @@ pub struct Dispatcher {
     draining: bool,
     /// Whether the journal can't be written for now.
     blocked: bool,
-    /// What runs with a budget have spent, in US dollars.
-    spent: HashMap<RunId, f64>,
     random: fn() -> u64,
     work: Work,
 }
@@ -123,7 +121,6 @@ impl Dispatcher {
             rehearsal: beginning.rehearsal,
             draining: false,
             blocked: false,
-            spent: HashMap::new(),
             random: beginning.random,
             work: Work::default(),
         }
@@ -196,8 +193,6 @@ impl Dispatcher {
                 }
             }
             self.work.commands.extend(commands);
-            let cost = self.scheduler.run_tasks(&run).map(|entry| entry.cost_usd).sum();
-            self.spent.insert(run, cost);
             let ended = self.scheduler.run(&run).is_some_and(view::has_ended);
             if ended && !self.is_run_published(run) {
                 self.work.commands.push(Command::CloseRun { run });
@@ -295,13 +290,14 @@ impl Dispatcher {
     fn record(&mut self, step: Step) {
         let now = self.clock.now();
         for event in step.events {
-            let (Event::AttemptFailed { task, .. }
-            | Event::TaskEnded { result: protocol::TaskResult { task_id: task, .. }, .. }) = &event
-            else {
-                self.push(now, event);
-                continue;
+            let over = match &event {
+                Event::AttemptFailed { task, .. } => Some(task),
+                Event::TaskEnded { result, .. } => Some(&result.task_id),
+                _ => None,
             };
-            if let Some((attempt, replica, run)) = self.live.remove(task) {
+            if let Some(task) = over
+                && let Some((attempt, replica, run)) = self.live.remove(task)
+            {
                 self.work.clears.push((replica, run, task.clone(), attempt));
             }
             self.push(now, event);
@@ -325,6 +321,11 @@ impl Dispatcher {
             | Event::RunEnded { run, .. } => *run,
             Event::TaskAdded { task, .. } => task.run,
             Event::TaskEnded { result, .. } => result.run,
+            Event::DecisionRaised { decision } => self.journal_of(&decision.scope),
+            Event::DecisionMade { decision, .. } => match self.scheduler.scope(*decision) {
+                Some(scope) => self.journal_of(scope),
+                None => panic!("BUG: {decision:?} was answered, and never came up"),
+            },
             Event::PlanRejected { task, .. }
             | Event::AttemptDispatched { task, .. }
             | Event::AttemptStarted { task, .. }
@@ -336,8 +337,18 @@ impl Dispatcher {
             },
         };
         debug!(%run, event = %Brief(&event), "Event.");
-        self.count_cost(run, &event);
         self.journals.push(run, now, event);
+    }
+
+    /// Returns the run whose journal holds the decisions about a scope.
+    fn journal_of(&self, scope: &HoldScope) -> RunId {
+        match scope {
+            HoldScope::Run(run) => *run,
+            HoldScope::Task(task) => {
+                self.scheduler.task(task).map_or(RunId::Adhoc, |entry| entry.task.run)
+            }
+            HoldScope::Worker(_) | HoldScope::All => RunId::Adhoc,
+        }
     }
 
     /// Makes what has happened safe; then answers, and carries out what follows. While there is no room
@@ -375,6 +386,10 @@ impl Dispatcher {
     fn carry_out(&mut self, command: Command) {
         debug!(?command, "Command.");
         match command {
+            Command::SetBudget { scope } => {
+                let Budget { usd, tokens } = self.scheduler.budget(&scope);
+                self.budgets_changed(&scope, usd, tokens);
+            }
             Command::WriteTaskFile { task } => self.write(Unwritten::Task(task)),
             Command::Publish { task } => self.write(Unwritten::Result(task)),
             Command::CloseRun { run } => {
@@ -383,7 +398,8 @@ impl Dispatcher {
                 info!(%run, "The run ended.");
             }
             Command::Dispatch { task, attempt, replica } => match self.assignment(&task, attempt) {
-                Some(Ok(assignment)) => {
+                Some(Ok((assignment, budget))) => {
+                    self.budgets_changed(&HoldScope::Task(task), budget.usd, budget.tokens);
                     self.keeper(&replica).dispatch(assignment);
                 }
                 Some(Err(error)) => {
@@ -400,6 +416,13 @@ impl Dispatcher {
             }
             Command::StopReplica { replica } => self.keeper(&replica).order(Order::Stop),
         }
+    }
+
+    /// Tells whoever bounds what is spent of a scope's budget: called for a run when it is opened, for a
+    /// task before each of its attempts, for any scope when somebody has decided on its budget or that
+    /// is over, and for all of them after a restart. Without both numbers the configuration holds.
+    fn budgets_changed(&self, scope: &HoldScope, usd: Option<f64>, tokens: Option<u64>) {
+        debug!(?scope, ?usd, ?tokens, "Budget.");
     }
 
     fn keeper(&mut self, replica: &ReplicaId) -> &Keeper {

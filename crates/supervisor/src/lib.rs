@@ -10,6 +10,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod decisions;
 pub mod dispatch;
 pub mod drops;
 pub mod failure;

@@ -257,9 +257,15 @@ impl Slot {
         }
         // What the supervisor knows itself it does not take from a container.
         report.rehearsal = awaited.rehearsal;
+        if let Some(error) = &mut report.error {
+            // Whose limit it met and when that is lifted, the gateway knows: what a container says of it
+            // could hold up everybody.
+            error.scope = None;
+            error.retry_at = None;
+        }
         if awaited.rehearsal {
             // The CLI prices the stand-in's tokens as if they were a model's.
-            report.cost_usd = 0.0;
+            report.cost_usd = Some(0.0);
         }
         if report.status == Status::Complete {
             let private = self.installation.attempt(report.run, &report.task_id, awaited.attempt);

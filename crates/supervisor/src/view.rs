@@ -1,7 +1,8 @@
 //! What the scheduler knows, as a person or a program wants to see it.
 
 use protocol::{
-    Attempt, Priority, RunId, RunMode, RunState, ShortRunId, Status, TaskKind, Time, Usage,
+    Attempt, FailureKind, HoldScope, Priority, RunId, RunMode, RunState, ShortRunId, Status,
+    TaskKind, Time, Usage,
 };
 use scheduler::{Input, Phase, RunEntry, RunPhase, Scheduler, TaskEntry, TaskState};
 
@@ -19,6 +20,7 @@ pub fn adhoc(rehearsal: bool) -> Input {
         plan: None,
         priority: Priority::default(),
         budget_usd: None,
+        budget_tokens: None,
         rehearsal,
     }
 }
@@ -79,19 +81,8 @@ pub fn task(scheduler: &Scheduler, entry: &TaskEntry, now: Time) -> TaskView {
                 .collect();
             (None, Some(format!("waits for {}", names.join(", "))))
         }
-        TaskState::Ready => {
-            let paused = scheduler.paused().find(|(worker, _)| **worker == task.worker);
-            let reason = match paused {
-                Some((worker, error)) => format!("{worker} is paused: {error}"),
-                None => format!("waits for room at {}", task.worker),
-            };
-            (None, Some(reason))
-        }
-        TaskState::Backoff { until } => {
-            let seconds = until.since(now).as_secs_f64();
-            let why = entry.last_error.as_ref().map(|e| format!(", after {e}")).unwrap_or_default();
-            (None, Some(format!("tries again in {seconds:.1} s{why}")))
-        }
+        TaskState::Ready => (None, Some(ready(scheduler, entry))),
+        TaskState::Backoff { until } => (None, Some(waits(entry, *until, now))),
         TaskState::Live(live) => {
             let doing = match &live.phase {
                 Phase::Launching => format!("is handed to {}", live.replica),
@@ -122,6 +113,54 @@ pub fn task(scheduler: &Scheduler, entry: &TaskEntry, now: Time) -> TaskView {
         title: title(&task.description, task.kind),
         cost_usd: entry.cost_usd,
         result: None,
+    }
+}
+
+/// Returns why a task that could go does not.
+fn ready(scheduler: &Scheduler, entry: &TaskEntry) -> String {
+    if let Some(hold) = scheduler.held_by(entry) {
+        let id = hold.decision.as_ref().map(|decision| format!(" {}", decision.id));
+        let (id, kind) = (id.unwrap_or_default(), hold.kind);
+        return format!("waits for decision{id} ({kind}): {}", hold.error.message);
+    }
+    let worker = &entry.task.worker;
+    match scheduler.paused().find(|(paused, _)| *paused == worker) {
+        Some((_, error)) => format!("{worker} is paused: {error}"),
+        None => format!("waits for room at {worker}"),
+    }
+}
+
+/// Returns why a task waits for the time of its next attempt.
+fn waits(entry: &TaskEntry, until: Time, now: Time) -> String {
+    let error = entry.last_error.as_ref();
+    let limit = error.filter(|error| {
+        matches!(error.kind, FailureKind::RateLimited | FailureKind::Overloaded)
+            && error.retry_at.is_some()
+    });
+    if let Some(error) = limit {
+        let whose = match &error.scope {
+            Some(HoldScope::Worker(worker)) => worker.to_string(),
+            Some(HoldScope::All) => "the account".to_owned(),
+            Some(HoldScope::Task(_) | HoldScope::Run(_)) | None => "the model's API".to_owned(),
+        };
+        return format!("waits for the limit of {whose} to reset at {}", utc(until, now));
+    }
+    let seconds = until.since(now).as_secs_f64();
+    let why = error.map(|error| format!(", after {error}")).unwrap_or_default();
+    format!("tries again in {seconds:.1} s{why}")
+}
+
+/// Returns a time as hours and minutes, with the day when it is another one. The daemon does not know
+/// the zone of whoever reads it.
+fn utc(time: Time, now: Time) -> String {
+    let (time, now) = (time.to_string(), now.to_string());
+    // RFC 3339 in UTC: 2026-11-20T14:05:00.000Z
+    match (time.split_at_checked(10), now.get(..10)) {
+        (Some((day, rest)), Some(today)) => {
+            let clock = rest.get(1..6).unwrap_or(rest);
+            if day == today { format!("{clock} UTC") } else { format!("{day} {clock} UTC") }
+        }
+        _ => time,
     }
 }
 
@@ -159,11 +198,11 @@ pub fn summary(
 ) -> Option<RunSummary> {
     let run = scheduler.run(&id)?;
     let mut usage = Usage::default();
-    let mut cost_usd = 0.0;
+    let mut cost_usd = Some(0.0);
     let mut tasks = Vec::new();
     for entry in scheduler.run_tasks(&id) {
         usage += entry.usage;
-        cost_usd += entry.cost_usd;
+        cost_usd = cost_usd.zip(entry.cost_usd).map(|(sum, cost)| sum + cost);
         let result = entry.result.as_ref();
         tasks.push(TaskSummary {
             task_id: entry.task.id.clone(),
@@ -242,4 +281,16 @@ fn without_synthesis(scheduler: &Scheduler, id: RunId, synthesis: Option<&TaskEn
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_shown_with_its_day_only_when_that_is_another() {
+        let hours = |hours: u64| Time::from_millis(hours * 3_600_000 + 300_000);
+        assert_eq!(utc(hours(14), hours(9)), "14:05 UTC");
+        assert_eq!(utc(hours(24), hours(23)), "1970-01-02 00:05 UTC");
+    }
 }

@@ -515,7 +515,7 @@ impl Header {
             execution_time: took.as_secs_f64(),
             error,
             usage: work.used.usage,
-            cost_usd: work.used.cost_usd,
+            cost_usd: Some(work.used.cost_usd),
             model: work.used.model,
             session_id: work.session,
             rehearsal: self.rehearsal,

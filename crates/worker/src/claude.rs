@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use crate::child::Program;
 use crate::environment;
-use crate::failure::explained;
 use crate::paths::Paths;
 use crate::session::Session;
 use crate::slot::Place;
@@ -50,7 +49,7 @@ const NO_ATTRIBUTION: (&str, &str) = ("CLAUDE_CODE_ATTRIBUTION_HEADER", "0");
 ///
 /// # Errors
 ///
-/// [`FailureKind::Budget`] and [`FailureKind::Invalid`] when it can't work as it is configured,
+/// [`FailureKind::Invalid`] when it can't work as it is configured,
 /// [`FailureKind::WorkerLost`] when a file can't be written.
 pub(crate) fn program(
     paths: &Paths,
@@ -61,9 +60,6 @@ pub(crate) fn program(
     cwd: PathBuf,
     prompt: String,
 ) -> Result<Program, TaskError> {
-    if assignment.budget_usd.is_some_and(|usd| usd <= 0.0) {
-        return Err(explained(FailureKind::Budget, "nothing is left of the budget"));
-    }
     let files = Files::write(&paths.start_files(), &assignment.agent).map_err(|error| {
         let message = format!("can't write into {}: {error}", paths.scratch.display());
         TaskError::new(FailureKind::WorkerLost, message)
@@ -163,9 +159,6 @@ fn args(assignment: &Assignment, session: &Session, files: &Files) -> Vec<OsStri
     if let Some(turns) = agent.max_turns {
         add("--max-turns", &[turns.to_string().as_ref()]);
     }
-    if let Some(usd) = assignment.budget_usd {
-        add("--max-budget-usd", &[usd.to_string().as_ref()]);
-    }
     let schema = OutputContract(assignment.task.kind).schema().to_string();
     add("--json-schema", &[schema.as_ref()]);
     args
@@ -203,7 +196,6 @@ mod tests {
         assignment.agent.tools = vec!["Read".to_owned(), "Bash".to_owned()];
         assignment.agent.mcp = Some(json!({ "mcpServers": { "tiny": { "command": "x" } } }));
         assignment.agent.max_turns = Some(5);
-        assignment.budget_usd = Some(1.5);
         let files = Files {
             system_prompt: "/tmp/s".into(),
             subagents: Some("/tmp/a".into()),
@@ -216,7 +208,7 @@ mod tests {
         assert_eq!(
             flags.trim_end(),
             format!(
-                r#""-p" "--output-format" "stream-json" "--verbose" "--model" "haiku" "--session-id" "{id}" "--system-prompt-snapshot" "off" "--system-prompt-file" "/tmp/s" "--tools" "Read,Bash" "--setting-sources" "" "--strict-mcp-config" "--mcp-config" "/tmp/m" "--agents" "/tmp/a" "--settings" "{{\"includeCoAuthoredBy\":false}}" "--disable-slash-commands" "--permission-mode" "dontAsk" "--allowedTools" "Read,Bash,mcp__tiny" "--max-turns" "5" "--max-budget-usd" "1.5""#
+                r#""-p" "--output-format" "stream-json" "--verbose" "--model" "haiku" "--session-id" "{id}" "--system-prompt-snapshot" "off" "--system-prompt-file" "/tmp/s" "--tools" "Read,Bash" "--setting-sources" "" "--strict-mcp-config" "--mcp-config" "/tmp/m" "--agents" "/tmp/a" "--settings" "{{\"includeCoAuthoredBy\":false}}" "--disable-slash-commands" "--permission-mode" "dontAsk" "--allowedTools" "Read,Bash,mcp__tiny" "--max-turns" "5""#
             )
         );
         assert!(rest.contains("recommendations"), "{rest}");
@@ -294,7 +286,5 @@ mod tests {
 
         assignment.agent.env = vec![env("A=B", "x")];
         assert_eq!(start(&assignment).unwrap_err().kind, FailureKind::Invalid);
-        assignment.budget_usd = Some(0.0);
-        assert_eq!(start(&assignment).unwrap_err().kind, FailureKind::Budget);
     }
 }

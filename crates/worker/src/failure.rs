@@ -61,7 +61,7 @@ fn hint(kind: FailureKind) -> Option<&'static str> {
             "It is tried again; fewer replicas at once make it rarer."
         }
         FailureKind::Budget => {
-            "Raise what limits it: `budget_usd` of the task or of worker.toml, or the run's `--budget`."
+            "`supervisor decisions` shows which budget it is, and how to raise it and go on."
         }
         FailureKind::Timeout => "Raise `timeout`, or split the task.",
         FailureKind::IdleTimeout => "Raise `idle_timeout` in worker.toml if such silence is usual.",

@@ -77,7 +77,7 @@ fn task_over_its_budget_waits_for_a_decision_and_goes_on_in_its_session() {
         Event::AttemptFailed { counted: false, retry_at: Some(_), .. },
         Event::DecisionRaised { decision },
     ] if decision.question ==
-        "A budget of task a is used up: it was budget. Raise it and go on, or stop?"));
+        "Task a may spend no more: it was budget. Raise the budget and go on, or stop?"));
     assert_eq!(rig.decisions(), [("d1".to_owned(), DecisionKind::Budget, of_task("a"))]);
     assert_eq!(rig.state("a"), &TaskState::Ready);
     assert_eq!(rig.scheduler.held_by(rig.entry("a")).unwrap().scope, of_task("a"));

@@ -6,8 +6,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::types::{
-    ApiError, Health, NewTask, RunOpened, RunSummary, Shutdown, StatusReport, SubmitRun,
-    TargetName, TaskAdded, TaskView, Transcript, WorkerView,
+    ApiError, DecisionAnswer, DecisionView, Health, NewTask, RunOpened, RunSummary, Shutdown,
+    StatusReport, SubmitRun, TargetName, TaskAdded, TaskView, Transcript, WorkerView,
 };
 
 /// Returns the OpenAPI 3.1 document.
@@ -38,6 +38,13 @@ pub fn document() -> Value {
     doc.get::<TaskView>("/v1/tasks/{id}", "A task, with its result when it has ended", task);
     doc.post::<TargetName, Value>("/v1/cancel", "Put an end to a run or a task", "200");
     doc.post::<TargetName, Value>("/v1/retry", "Do again what did not complete", "200");
+    doc.get::<Vec<DecisionView>>(
+        "/v1/decisions",
+        "The questions that wait for a person; `run` asks for those that hold up one run",
+        &[],
+    );
+    let decide = "Answer a question; what it leads to is safe when the answer comes";
+    doc.post_at::<DecisionAnswer, Value>("/v1/decisions/{id}", decide, "200", &["id"]);
     doc.get::<Vec<WorkerView>>("/v1/workers", "The workers", &[]);
     doc.get::<Vec<Transcript>>(
         "/v1/logs/{id}",
@@ -66,26 +73,33 @@ struct Document {
 
 impl Document {
     fn get<T: JsonSchema>(&mut self, path: &str, summary: &str, names: &[&str]) {
-        let parameters: Vec<_> = names
-            .iter()
-            .map(|name| {
-                json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
-            })
-            .collect();
         let responses = self.responses::<T>("200");
         let operation =
-            json!({ "summary": summary, "parameters": parameters, "responses": responses });
+            json!({ "summary": summary, "parameters": parameters(names), "responses": responses });
         self.paths.insert(path.to_owned(), json!({ "get": operation }));
     }
 
     fn post<B: JsonSchema, T: JsonSchema>(&mut self, path: &str, summary: &str, status: &str) {
+        self.post_at::<B, T>(path, summary, status, &[]);
+    }
+
+    fn post_at<B: JsonSchema, T: JsonSchema>(
+        &mut self,
+        path: &str,
+        summary: &str,
+        status: &str,
+        names: &[&str],
+    ) {
         let body = self.content::<B>();
         let responses = self.responses::<T>(status);
-        let operation = json!({
+        let mut operation = json!({
             "summary": summary,
             "requestBody": { "required": true, "content": body },
             "responses": responses,
         });
+        if !names.is_empty() {
+            operation["parameters"] = json!(parameters(names));
+        }
         self.paths.insert(path.to_owned(), json!({ "post": operation }));
     }
 
@@ -100,4 +114,10 @@ impl Document {
     fn content<T: JsonSchema>(&mut self) -> Value {
         json!({ "application/json": { "schema": self.schemas.subschema_for::<T>() } })
     }
+}
+
+/// Describes the parts of a path that have these names.
+fn parameters(names: &[&str]) -> Vec<Value> {
+    let parameter = |name: &&str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+    names.iter().map(parameter).collect()
 }

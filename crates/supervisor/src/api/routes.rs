@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::types::{
-    ApiError, ErrorKind, Health, NewTask, RunView, Shutdown, StatusReport, SubmitRun, TargetName,
-    Transcript, WorkerView,
+    ApiError, DecisionAnswer, DecisionView, ErrorKind, Health, NewTask, RunView, Shutdown,
+    StatusReport, SubmitRun, TargetName, Transcript, WorkerView,
 };
 use crate::admit;
 use crate::dispatch::Dispatcher;
@@ -26,7 +26,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::inbox::Inbox;
 use crate::install::Installation;
 use crate::journal::{self, Committed};
-use crate::view;
+use crate::{decisions, view};
 
 /// What the routes need.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub fn router(api: Api) -> Router {
 }
 
 /// Returns each route with what it does. [`openapi`](super::openapi) describes them.
-fn routes() -> [(&'static str, MethodRouter<Api>); 14] {
+fn routes() -> [(&'static str, MethodRouter<Api>); 16] {
     [
         ("/v1/health", get(health)),
         ("/v1/status", get(status)),
@@ -67,6 +67,8 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 14] {
         ("/v1/tasks/{id}", get(task)),
         ("/v1/cancel", post(cancel)),
         ("/v1/retry", post(retry)),
+        ("/v1/decisions", get(open_decisions)),
+        ("/v1/decisions/{id}", post(decide)),
         ("/v1/workers", get(workers)),
         ("/v1/logs/{id}", get(logs)),
         ("/v1/shutdown", post(shut_down)),
@@ -178,7 +180,10 @@ async fn status(
                 shown
             }
         };
-        Ok(Json(StatusReport { daemon: this.health(d), runs, workers: view_workers(d) }))
+        let run = query.run.as_ref().and_then(|id| view::find_run(d.scheduler(), id));
+        let decisions = decisions::views(d.scheduler(), d.workers(), run);
+        let (daemon, workers) = (this.health(d), view_workers(d));
+        Ok(Json(StatusReport { daemon, runs, workers, decisions }))
     })
     .await?
 }
@@ -211,7 +216,7 @@ fn view_workers(dispatcher: &Dispatcher) -> Vec<WorkerView> {
             subagents: worker.subagents.keys().cloned().collect(),
             replicas: worker.config.replicas,
             running: running.collect(),
-            paused: scheduler.paused().find(|(id, _)| **id == worker.id).map(|(_, e)| e.clone()),
+            paused: decisions::paused(scheduler, &worker.id).cloned(),
             auth: match worker.config.auth {
                 protocol::Auth::Gateway => "gateway".to_owned(),
                 protocol::Auth::Home => "home".to_owned(),
@@ -296,6 +301,33 @@ async fn about(api: Api, bytes: Bytes, input: fn(Target) -> Input) -> Answer<Res
             kind: ErrorKind::Conflict,
             ..ApiError::from(admit::failure(&refusal))
         })?;
+        Ok(Json(serde_json::json!({})).into_response())
+    })
+    .await?
+}
+
+async fn open_decisions(
+    State(api): State<Api>,
+    Query(query): Query<StatusQuery>,
+) -> Answer<Json<Vec<DecisionView>>> {
+    api.look(move |d| {
+        let run = query.run.map(|id| find_run(d, &id)).transpose()?;
+        Ok(Json(decisions::views(d.scheduler(), d.workers(), run)))
+    })
+    .await?
+}
+
+async fn decide(State(api): State<Api>, Path(id): Path<String>, bytes: Bytes) -> Answer<Response> {
+    let DecisionAnswer { choice } = body(&bytes)?;
+    let id: protocol::DecisionId = id.parse().map_err(|fault| {
+        let hint = "`supervisor decisions` lists those that are open.";
+        ApiError {
+            causes: vec![protocol::InvalidDecisionId::to_string(&fault)],
+            ..error(ErrorKind::NotFound, format!("there is no decision `{id}`"), hint)
+        }
+    })?;
+    api.ask(move |d| {
+        decisions::decide(d, id, choice)?;
         Ok(Json(serde_json::json!({})).into_response())
     })
     .await?

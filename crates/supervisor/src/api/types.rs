@@ -1,8 +1,8 @@
 //! What goes over the API, in both directions.
 
 use protocol::{
-    Attempt, Plan, Priority, RunId, RunState, ShortRunId, Status, TaskError, TaskFile, TaskId,
-    TaskResult, Time, Usage, WorkerId,
+    Attempt, Choice, Decision, Plan, Priority, RunId, RunState, ShortRunId, Status, TaskError,
+    TaskFile, TaskId, TaskResult, Time, Usage, WorkerId,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub struct SubmitRun {
     pub priority: Priority,
     /// The most that the run may spend, in US dollars.
     pub budget_usd: Option<f64>,
+    /// The most tokens that the run may use.
+    pub budget_tokens: Option<u64>,
 }
 
 /// Answer of `POST /v1/runs`. The run survives whatever happens from here on.
@@ -154,8 +156,8 @@ pub struct TaskView {
     pub since: Option<Time>,
     /// The first line of what it is to do.
     pub title: String,
-    /// All that it has cost up to now, in US dollars.
-    pub cost_usd: f64,
+    /// All that it has cost up to now, in US dollars; `null` when that is not known.
+    pub cost_usd: Option<f64>,
     /// Its result, when it has ended; only in the answer for one task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<TaskResult>,
@@ -260,6 +262,42 @@ pub struct StatusReport {
     pub runs: Vec<RunView>,
     /// The workers.
     pub workers: Vec<WorkerView>,
+    /// The questions that wait for a person: of the run that was asked for, or all.
+    #[serde(default)]
+    pub decisions: Vec<DecisionView>,
+}
+
+/// A question that waits for a person, with what there is to know. `GET /v1/decisions` answers with a
+/// list of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DecisionView {
+    /// The question.
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// What is held, as a person calls it: `run k3f9`.
+    pub about: String,
+    /// What the scope may spend at present, in US dollars, where it is known.
+    pub budget_usd: Option<f64>,
+    /// How many tokens the scope may use at present, where it is known.
+    pub budget_tokens: Option<u64>,
+    /// What the scope has spent, in US dollars, where it is known.
+    pub spent_usd: Option<f64>,
+    /// How many tokens the scope has used, where it is known.
+    pub spent_tokens: Option<u64>,
+    /// The tasks that were stopped.
+    pub stopped: Vec<TaskId>,
+    /// What else can be done about it.
+    pub hint: Option<String>,
+    /// What to type: to go on, and to stop.
+    pub commands: Vec<String>,
+}
+
+/// The answer to a question. Body of `POST /v1/decisions/{id}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionAnswer {
+    /// The answer.
+    pub choice: Choice,
 }
 
 /// A task of a [`RunSummary`].
@@ -277,8 +315,8 @@ pub struct TaskSummary {
     pub execution_time: f64,
     /// The tokens of all its attempts.
     pub usage: Usage,
-    /// What all its attempts cost, in US dollars.
-    pub cost_usd: f64,
+    /// What all its attempts cost, in US dollars; `null` when that is not known.
+    pub cost_usd: Option<f64>,
     /// Why it did not complete.
     pub error: Option<TaskError>,
 }
@@ -297,8 +335,8 @@ pub struct RunSummary {
     pub summary: Option<String>,
     /// Its tasks, planning and synthesis among them.
     pub tasks: Vec<TaskSummary>,
-    /// US dollars.
-    pub cost_usd: f64,
+    /// US dollars; `null` when what a task cost is not known.
+    pub cost_usd: Option<f64>,
     /// Tokens.
     pub usage: Usage,
     /// Seconds from its opening to its end, or to now.

@@ -74,6 +74,13 @@ pub enum Command {
     Cancel(TargetArgs),
     /// Do again what did not complete
     Retry(TargetArgs),
+    /// List the questions that wait for you
+    ///
+    /// A budget that is used up, a credential that is refused, an account without credit: what it is
+    /// about waits until somebody decides.
+    Decisions(JsonArgs),
+    /// Answer a question
+    Decide(DecideArgs),
     /// List the workers
     Workers(JsonArgs),
     /// Sign workers in with a subscription of their own
@@ -150,6 +157,10 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "USD", value_parser = parse_budget, allow_negative_numbers = true)]
     pub budget: Option<f64>,
 
+    /// The most tokens that the run may use
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub budget_tokens: Option<u64>,
+
     /// Print one line of JSON at the end
     #[arg(long)]
     pub json: bool,
@@ -200,15 +211,19 @@ pub struct TaskArgs {
     #[arg(long, value_name = "WHAT", default_value = "skip", value_parser = ["skip", "run"])]
     pub on_dependency_failure: String,
 
-    /// The most that one attempt may spend, in US dollars
+    /// The most that the task may spend over all its attempts, in US dollars
     #[arg(long, value_name = "USD", value_parser = parse_budget, allow_negative_numbers = true)]
     pub budget: Option<f64>,
+
+    /// The most tokens that the task may use over all its attempts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub budget_tokens: Option<u64>,
 
     /// A pattern that an artifact must match (can be repeated)
     #[arg(long, value_name = "GLOB")]
     pub verify_artifact: Vec<String>,
 
-    /// A shell command that must end with 0, run in the folder of the artifacts
+    /// A shell command that must end with 0, run beside the artifacts
     #[arg(long, value_name = "COMMAND")]
     pub verify_command: Option<String>,
 
@@ -282,6 +297,40 @@ pub struct EventsArgs {
 pub struct TargetArgs {
     /// A run or a task
     pub id: String,
+}
+
+/// Arguments of `supervisor decide`.
+#[derive(Args, Debug)]
+pub struct DecideArgs {
+    /// Which one, as `supervisor decisions` lists it: d1
+    #[arg(value_name = "DECISION")]
+    pub id: protocol::DecisionId,
+
+    /// The answer.
+    #[command(subcommand)]
+    pub answer: Answer,
+}
+
+/// An answer to a question.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Answer {
+    /// Let what waits go on where it was stopped
+    ///
+    /// Where a budget is used up, it takes a larger one.
+    GoOn {
+        /// The most that may be spent from now on, in US dollars, what is spent included
+        #[arg(long, value_name = "USD", value_parser = parse_budget, allow_negative_numbers = true)]
+        budget: Option<f64>,
+
+        /// The most tokens that may be used from now on, those that are used included
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        budget_tokens: Option<u64>,
+    },
+    /// Leave it at that
+    ///
+    /// A task fails, a run is cancelled; of a worker or of the whole installation, those tasks fail that
+    /// were stopped, and the others go on.
+    Stop,
 }
 
 /// Arguments of commands that only list.

@@ -7,6 +7,7 @@ pub mod args;
 mod auth;
 mod check;
 mod context;
+mod decisions;
 mod doctor;
 mod down;
 mod events;
@@ -147,6 +148,8 @@ async fn dispatch(
         Command::Events(args) => events::run(context, &args).await,
         Command::Cancel(args) => target::cancel(context, &args).await,
         Command::Retry(args) => target::retry(context, &args).await,
+        Command::Decisions(args) => decisions::run(context, &args).await,
+        Command::Decide(args) => decisions::decide(context, &args).await,
         Command::Workers(args) => workers::run(context, &args).await,
         Command::Auth(AuthCommand::Login { worker }) => auth::login(context, &worker).await,
         Command::Auth(AuthCommand::Status { worker }) => auth::status(context, worker.as_ref()),

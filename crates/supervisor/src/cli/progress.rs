@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use anstyle::Style;
 use jiff::tz::TimeZone;
 use protocol::{
-    Attempt, Event, Plan, Record, ReplicaId, RunMode, RunState, Status, Task, TaskError, TaskId,
-    TaskResult, TaskSource, Time, WorkerId,
+    Attempt, Choice, Decider, Event, Plan, Record, ReplicaId, RunMode, RunState, Status, Task,
+    TaskError, TaskId, TaskResult, TaskSource, Time, WorkerId,
 };
 
 use super::text::{
-    self, BAD, BOLD, DIM, GOOD, LIVE, NOTE, clean, clock, count, duration, indent, local, one_line,
-    paint, usd,
+    self, BAD, BOLD, DIM, GOOD, LIVE, NOTE, clean, clock, cost, count, duration, indent, local,
+    number, one_line, paint, usd,
 };
 
 /// The widest column of names; a longer name moves its own line.
@@ -94,6 +94,12 @@ impl Progress {
                 format!("{}  {}\n", self.time(at), paint(NOTE, "somebody asks for the run's end"))
             }
             Event::TaskReset { task } => self.line(at, task, NOTE, "is to be done again"),
+            // Whoever follows a run is told of all that hold it up, with what to type.
+            Event::DecisionRaised { .. } => String::new(),
+            Event::DecisionMade { decision, choice, by } => {
+                let what = format!("decision {decision}: {}", answer(*choice, *by));
+                format!("{}  {}\n", self.time(at), paint(NOTE, what))
+            }
             Event::RunEnded { state, .. } => {
                 let what = format!("the run is {}", state.as_str());
                 format!("{}  {}\n", self.time(at), paint(run_style(*state), what))
@@ -124,7 +130,13 @@ impl Progress {
                 let what = format!("attempt {attempt} failed ({}): {why}", error.kind);
                 self.line(at, task, NOTE, &what)
             }
+            Event::DecisionRaised { decision } => {
+                let question = one_line(&decision.question, MAX_MESSAGE);
+                let what = format!("decision {} is needed: {question}", decision.id);
+                format!("{}  {}\n", self.time(at), paint(NOTE, what))
+            }
             Event::RunOpened { .. }
+            | Event::DecisionMade { .. }
             | Event::PlanRejected { .. }
             | Event::AttemptStarted { .. }
             | Event::TaskEnded { .. }
@@ -222,7 +234,7 @@ impl Progress {
                 let what = format!(
                     "complete in {}, {}",
                     duration(result.execution_time),
-                    usd(result.cost_usd)
+                    cost(result.cost_usd)
                 );
                 self.line(at, task, GOOD, &what)
             }
@@ -307,6 +319,27 @@ fn opened(short: &str, name: Option<&str>, mode: RunMode) -> String {
         RunMode::Adhoc => "tasks without a plan",
     };
     format!("{}  {what}{named}\n", paint(BOLD, format!("{short:<8}")))
+}
+
+fn answer(choice: Choice, by: Decider) -> String {
+    let what = match choice {
+        Choice::Stop => "stop".to_owned(),
+        Choice::GoOn { budget_usd, budget_tokens } => {
+            let tokens = budget_tokens.map(|tokens| format!("{} tokens", number(tokens)));
+            let parts: Vec<_> = budget_usd.map(usd).into_iter().chain(tokens).collect();
+            match parts.is_empty() {
+                true => "go on".to_owned(),
+                false => format!("go on, with {}", parts.join(" and ")),
+            }
+        }
+    };
+    let why = match by {
+        Decider::Person => "",
+        Decider::Retry => " (by a retry)",
+        Decider::Restart => " (by a restart)",
+        Decider::Time => " (its time is over)",
+    };
+    format!("{what}{why}")
 }
 
 /// Returns the style of the way a run ended.

@@ -1,14 +1,14 @@
 //! `supervisor status`: what runs, what waits and why, what failed and why.
 
 use jiff::tz::TimeZone;
-use protocol::Time;
+use protocol::{HoldScope, Time};
 
 use super::args::StatusArgs;
 use super::context::Context;
 use super::summary::{run_style, status_style};
 use super::table::{Cell, Table};
 use super::text::{self, BAD, BOLD, NOTE, clean, count, duration, list, moment, one_line, paint};
-use super::{Outcome, Stop, strays, target};
+use super::{Outcome, Stop, decisions, strays, target};
 use crate::api::types::{Health, RunView, StatusReport, TaskStatus, TaskView, WorkerView};
 use crate::client::Client;
 
@@ -42,8 +42,22 @@ pub(crate) fn render(report: &StatusReport, one: bool, now: Time, zone: &TimeZon
     if !one {
         text.push_str(&daemon(&report.daemon, zone));
     }
-    for worker in &report.workers {
+    // What waits for a decision is told with what to type.
+    let held = |worker: &&WorkerView| {
+        report.decisions.iter().any(|view| match &view.decision.scope {
+            HoldScope::Worker(held) => *held == worker.worker,
+            HoldScope::All => true,
+            HoldScope::Task(_) | HoldScope::Run(_) => false,
+        })
+    };
+    for worker in report.workers.iter().filter(|worker| !held(worker)) {
         text.push_str(&paused(worker));
+    }
+    if !report.decisions.is_empty() {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&decisions::render(&report.decisions, zone));
     }
     if report.runs.is_empty() {
         text.push_str("\nNo run is open. `supervisor submit FILE` begins one.\n");

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::args::SubmitArgs;
 use super::context::Context;
+use super::decisions::Lookout;
 use super::follow::{Follow, News};
 use super::interrupt::unless_interrupted;
 use super::progress::Progress;
@@ -57,6 +58,7 @@ fn order(args: &SubmitArgs) -> Result<SubmitRun, Failure> {
         name: args.name.clone(),
         priority: args.priority,
         budget_usd: args.budget,
+        budget_tokens: args.budget_tokens,
     })
 }
 
@@ -81,10 +83,20 @@ pub(crate) async fn follow(
 ) -> Result<bool, Failure> {
     let mut progress = Progress::new(context.zone.clone());
     let mut follow = Follow::new(installation.clone(), opened.short.as_str());
+    let zone = context.zone.clone();
+    let mut lookout = Lookout::new(installation.clone(), opened.short.as_str(), zone);
     let screen = &mut context.screen;
     let watch = async {
         loop {
-            match follow.next().await? {
+            let news = tokio::select! {
+                biased;
+                news = follow.next() => news?,
+                questions = lookout.next(|_| true) => {
+                    screen.err(&questions);
+                    continue;
+                }
+            };
+            match news {
                 News::Event(entry) => {
                     if let Some(record) = &entry.record {
                         screen.err(&progress.take(record));

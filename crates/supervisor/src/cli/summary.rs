@@ -5,7 +5,7 @@ use protocol::Usage;
 
 use super::table::{Cell, Table};
 use super::text::{
-    BAD, GOOD, LIVE, NOTE, clean, count, duration, indent, number, one_line, paint, usd,
+    BAD, GOOD, LIVE, NOTE, clean, cost, count, duration, indent, number, one_line, paint,
 };
 use crate::api::types::{RunStatus, RunSummary, TaskStatus};
 
@@ -24,7 +24,7 @@ pub(crate) fn render(summary: &RunSummary, short: &str) -> String {
             task.attempts.to_string().into(),
             if task.attempts == 0 { "-".into() } else { duration(task.execution_time).into() },
             tokens(&task.usage).into(),
-            usd(task.cost_usd).into(),
+            cost(task.cost_usd).into(),
         ]);
     }
     let mut text = String::new();
@@ -65,7 +65,7 @@ fn figures(summary: &RunSummary, short: &str) -> String {
         "Run {short} is {state}: {tasks} in {}, {} tokens, {}\n",
         duration(summary.elapsed),
         tokens(&summary.usage),
-        usd(summary.cost_usd),
+        cost(summary.cost_usd),
     )
 }
 

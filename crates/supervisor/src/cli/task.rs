@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
-use protocol::{Event, Priority, RunId, TaskId, WorkerId};
+use protocol::{Event, HoldScope, Priority, RunId, TaskId, WorkerId};
 use serde_json::{Value, json};
 
 use super::args::TaskArgs;
 use super::context::Context;
+use super::decisions::Lookout;
 use super::follow::{Follow, News};
 use super::interrupt::unless_interrupted;
 use super::progress::Progress;
 use super::text::NOTE;
 use super::{Outcome, Stop, input, result, text};
-use crate::api::types::{NewTask, TaskAdded, TaskStatus, TaskView};
+use crate::api::types::{DecisionView, NewTask, TaskAdded, TaskStatus, TaskView};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::install::Installation;
@@ -83,6 +84,7 @@ fn body(args: &TaskArgs, description: &str) -> NewTask {
     let asked_otherwise = args.on_dependency_failure != "skip";
     set("on_dependency_failure", asked_otherwise.then(|| json!(args.on_dependency_failure)));
     set("budget_usd", args.budget.map(Value::from));
+    set("budget_tokens", args.budget_tokens.map(Value::from));
     let mut verify = serde_json::Map::new();
     if !args.verify_artifact.is_empty() {
         verify.insert("artifacts".to_owned(), json!(args.verify_artifact));
@@ -112,8 +114,23 @@ async fn follow(
     let mut progress = Progress::new(context.zone.clone());
     let mut follow =
         Follow::new(installation.clone(), RunId::Adhoc.to_string()).starting_at(added.offset);
+    let adhoc = RunId::Adhoc.to_string();
+    let mut lookout = Lookout::new(installation.clone(), adhoc, context.zone.clone());
+    let concerns = |question: &DecisionView| match &question.decision.scope {
+        HoldScope::Task(held) => held == task,
+        HoldScope::Worker(held) => *held == first.worker,
+        HoldScope::Run(_) | HoldScope::All => true,
+    };
     loop {
-        match follow.next().await? {
+        let news = tokio::select! {
+            biased;
+            news = follow.next() => news?,
+            questions = lookout.next(concerns) => {
+                context.screen.err(&questions);
+                continue;
+            }
+        };
+        match news {
             News::Event(entry) => {
                 let Some(record) = entry.record.filter(|record| about(&record.event) == Some(task))
                 else {
@@ -151,7 +168,11 @@ fn about(event: &Event) -> Option<&TaskId> {
         | Event::AttemptFailed { task, .. }
         | Event::TaskReset { task } => Some(task),
         Event::CancelRequested { task, .. } => task.as_ref(),
-        Event::RunOpened { .. } | Event::PlanAccepted { .. } | Event::RunEnded { .. } => None,
+        Event::RunOpened { .. }
+        | Event::PlanAccepted { .. }
+        | Event::RunEnded { .. }
+        | Event::DecisionRaised { .. }
+        | Event::DecisionMade { .. } => None,
     }
 }
 

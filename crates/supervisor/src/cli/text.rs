@@ -46,6 +46,11 @@ pub(crate) fn usd(amount: f64) -> String {
     if amount != 0.0 && amount < 0.095 { format!("${amount:.4}") } else { format!("${amount:.2}") }
 }
 
+/// Returns what something cost, or that it is not known: a model was used whose price is not.
+pub(crate) fn cost(amount: Option<f64>) -> String {
+    amount.map_or_else(|| "unknown".to_owned(), usd)
+}
+
 /// Returns a number with its thousands apart: `12,345`.
 pub(crate) fn number(value: u64) -> String {
     let digits = value.to_string();
@@ -137,6 +142,7 @@ mod tests {
     #[test]
     fn money_and_numbers_keep_what_matters() {
         assert_eq!([0.0, 0.0123, 0.5, 12.345].map(usd), ["$0.00", "$0.0123", "$0.50", "$12.35"]);
+        assert_eq!([Some(0.5), None].map(cost), ["$0.50", "unknown"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
     }
 

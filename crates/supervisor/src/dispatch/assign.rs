@@ -1,24 +1,25 @@
-//! What a worker is told of an attempt, and what the attempt may spend.
+//! What a worker is told of an attempt, and what its task may spend.
 
 use std::time::Duration;
 
 use protocol::{
-    AgentSpec, Assignment, Attempt, Event, FailureKind, Input, RunId, SessionPlan, Status, Task,
-    TaskError, TaskId, TaskKind,
+    AgentSpec, Assignment, Attempt, FailureKind, HoldScope, Input, SessionPlan, Task, TaskError,
+    TaskId, TaskKind,
 };
-use scheduler::RunEntry;
+use scheduler::Budget;
 
 use super::Dispatcher;
 use crate::slot::Awaited;
 use crate::workers::{self, Worker};
 
 impl Dispatcher {
-    /// Returns what a worker has to know for an attempt; `None` when the attempt is over by now.
+    /// Returns what a worker has to know for an attempt, and what its task may spend; `None` when the
+    /// attempt is over by now.
     pub(super) fn assignment(
         &self,
         task: &TaskId,
         attempt: Attempt,
-    ) -> Option<Result<Assignment, TaskError>> {
+    ) -> Option<Result<(Assignment, Budget), TaskError>> {
         let entry = self.scheduler.task(task)?;
         let live = entry.live().filter(|live| live.attempt == attempt)?;
         let run = self.scheduler.run(&entry.task.run)?;
@@ -40,12 +41,13 @@ impl Dispatcher {
             let worker = dependency.task.worker.clone();
             Some(Input { task: id.clone(), worker, status })
         });
-        let budget_usd = match self.budget(run, entry.task.budget_usd.or(config.budget_usd)) {
-            Ok(budget) => budget,
-            Err(error) => return Some(Err(error)),
+        let budget = self.scheduler.budget(&HoldScope::Task(task.clone()));
+        let budget = Budget {
+            usd: budget.usd.or(config.budget_usd),
+            tokens: budget.tokens.or(config.budget_tokens),
         };
         let session = entry.session.filter(|session| session.id == live.session);
-        Some(Ok(Assignment {
+        let assignment = Assignment {
             task: Task::clone(&entry.task),
             attempt,
             token: live.token,
@@ -57,14 +59,14 @@ impl Dispatcher {
             },
             timeout: entry.task.timeout.unwrap_or(Duration::from_secs(config.timeout.into())),
             idle_timeout: Duration::from_secs(config.idle_timeout.into()),
-            budget_usd,
             agent: self.agent(&worker, entry.task.kind),
             request,
             workers: (entry.task.kind == TaskKind::Plan).then(|| self.catalogue()),
             inputs: inputs.collect(),
             feedback: entry.feedback.clone(),
             rehearsal: self.rehearsal,
-        }))
+        };
+        Some(Ok((assignment, budget)))
     }
 
     /// Returns what is waited for of an attempt; `None` when it is over by now.
@@ -96,38 +98,5 @@ impl Dispatcher {
     fn catalogue(&self) -> serde_json::Value {
         let others = self.workers.values().filter(|w| w.id.as_str() != protocol::ORCHESTRATOR);
         others.map(Worker::catalogue_entry).collect()
-    }
-
-    /// Adds up what runs with a budget spend. A failed attempt is counted as such, not again with its
-    /// task.
-    pub(super) fn count_cost(&mut self, run: RunId, event: &Event) {
-        let cost = match event {
-            Event::AttemptFailed { cost_usd, .. } => *cost_usd,
-            Event::TaskEnded { result, .. } if result.status == Status::Complete => result.cost_usd,
-            _ => return,
-        };
-        if self.scheduler.run(&run).is_some_and(|run| run.budget_usd.is_some()) {
-            *self.spent.entry(run).or_default() += cost;
-        }
-    }
-
-    /// Returns what an attempt may spend: its own budget, or what is left of the run's.
-    ///
-    /// # Errors
-    ///
-    /// A failure of kind `budget` when nothing is left.
-    fn budget(&self, run: &RunEntry, own: Option<f64>) -> Result<Option<f64>, TaskError> {
-        if self.rehearsal {
-            // Nothing is billed, whatever the CLI reckons.
-            return Ok(None);
-        }
-        let Some(budget) = run.budget_usd else { return Ok(own) };
-        let left = budget - self.spent.get(&run.run).copied().unwrap_or_default();
-        if left > 0.0 {
-            return Ok(Some(own.map_or(left, |own| own.min(left))));
-        }
-        let message = format!("the run's budget of ${budget:.2} is used up");
-        Err(TaskError::new(FailureKind::Budget, message)
-            .with_hint("Submit what is left as a new run, with a budget of its own."))
     }
 }

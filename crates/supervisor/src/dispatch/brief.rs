@@ -35,6 +35,12 @@ impl std::fmt::Display for Brief<'_> {
             }
             Event::CancelRequested { task: Some(task), .. } => write!(f, "cancel_requested {task}"),
             Event::CancelRequested { task: None, .. } => write!(f, "cancel_requested"),
+            Event::DecisionRaised { decision } => {
+                write!(f, "decision_raised {} {} {:?}", decision.id, decision.kind, decision.scope)
+            }
+            Event::DecisionMade { decision, choice, by } => {
+                write!(f, "decision_made {decision} {choice:?} by {by:?}")
+            }
             Event::TaskReset { task } => write!(f, "task_reset {task}"),
             Event::RunEnded { state, .. } => write!(f, "run_ended {}", state.as_str()),
         }

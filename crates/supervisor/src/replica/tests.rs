@@ -19,7 +19,6 @@ fn assignment(attempt: u32) -> Assignment {
         },
         timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(60),
-        budget_usd: None,
         agent: AgentSpec {
             worker: "marie".parse().unwrap(),
             role: String::new(),

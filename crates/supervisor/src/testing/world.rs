@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::atomic_file::{self, Durability};
-use protocol::{Event, RunId, Status, TaskId, TaskResult, Time, WorkerId};
+use protocol::{Choice, Event, RunId, Status, TaskError, TaskId, TaskResult, Time, WorkerId};
+use scheduler::Input;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::serve;
 use super::{Engine, Job};
-use crate::api::types::{TaskAdded, TaskView};
+use crate::api::types::{ApiError, DecisionView, TaskAdded, TaskView};
 use crate::clock::Clock;
 use crate::config::{Config, Flags};
 use crate::dispatch::{Beginning, Dispatcher};
@@ -33,7 +34,7 @@ use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{Exit, Owner};
 use crate::watch::Watch;
 use crate::workers::{self, Worker};
-use crate::{admit, daemon, view};
+use crate::{admit, daemon, decisions, view};
 
 /// How often a condition is looked at, and how long it may take to come true. On tokio's paused clock
 /// neither takes time.
@@ -274,6 +275,43 @@ impl Daemon {
 
     pub(crate) async fn notices(&self) -> Vec<String> {
         self.ask(|dispatcher| dispatcher.notices()).await
+    }
+
+    /// Returns the time that the daemon has.
+    pub(crate) async fn now(&self) -> Time {
+        self.ask(|dispatcher| dispatcher.now()).await
+    }
+
+    /// Waits until an attempt of the task is out, and has it fail: with what only the gateway knows, too.
+    pub(crate) async fn fails(&self, task: &str, error: TaskError) {
+        let task: TaskId = id(task);
+        let report = until(&format!("an attempt of {task} is out"), async || {
+            let (task, error) = (task.clone(), error.clone());
+            self.ask(move |dispatcher| {
+                let entry = dispatcher.scheduler().task(&task)?;
+                let live = entry.live()?;
+                let (run, worker) = (entry.task.run, entry.task.worker.clone());
+                let (attempt, failed, now) = (Some(live.attempt), Status::Failed, dispatcher.now());
+                let token = Some(live.token);
+                let report =
+                    TaskResult::without_report(task, run, worker, attempt, failed, error, now);
+                Some(TaskResult { token, cost_usd: Some(0.5), ..report })
+            })
+            .await
+        })
+        .await;
+        self.ask(|dispatcher| dispatcher.request(Input::AttemptReported { report })).await.unwrap();
+    }
+
+    /// Returns the questions that are open.
+    pub(crate) async fn decisions(&self) -> Vec<DecisionView> {
+        self.ask(|d| decisions::views(d.scheduler(), d.workers(), None)).await
+    }
+
+    /// Answers a question as the API does.
+    pub(crate) async fn decide(&self, decision: &str, choice: Choice) -> Result<(), ApiError> {
+        let decision = id(decision);
+        self.ask(move |dispatcher| decisions::decide(dispatcher, decision, choice)).await
     }
 
     /// Waits until all these tasks have ended and returns how, in that order.

@@ -31,7 +31,7 @@ fn program_gets_the_prompt_and_a_small_environment_and_its_text_is_the_summary()
         )
     );
     assert_eq!(result.token.unwrap().to_string(), "00000000-0000-4000-8000-000000000001");
-    assert_eq!((result.session_id, result.cost_usd), (None, 0.0));
+    assert_eq!((result.session_id, result.cost_usd), (None, Some(0.0)));
     assert!(result.execution_time > 0.0 && result.finished_at >= result.started_at);
 }
 

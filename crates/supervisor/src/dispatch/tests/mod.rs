@@ -2,6 +2,7 @@
 
 mod attempts;
 mod commits;
+mod decisions;
 mod reports;
 mod restarts;
 mod views;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{FailureKind, Status, TaskError};
+use protocol::{FailureKind, HoldScope, Status, TaskError};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -88,7 +88,7 @@ async fn each_task_says_why_it_is_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn worker_whose_key_was_refused_is_paused_until_somebody_retries() {
+async fn worker_whose_key_was_refused_waits_until_somebody_retries() {
     let world = World::new(async |job: Job| {
         if job.attempt() == 1 {
             let error = TaskError::new(FailureKind::Auth, "the API does not know the key");
@@ -100,20 +100,39 @@ async fn worker_whose_key_was_refused_is_paused_until_somebody_retries() {
     });
     let daemon = world.up().await;
     daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
-    daemon.says("a", "is paused").await;
+    daemon.says("a", "waits for decision").await;
     sleep(Duration::from_secs(600)).await;
     assert_eq!(daemon.view("a").await.status, TaskStatus::Ready);
     insta::assert_snapshot!(
         shown(&daemon, &["a"]).await,
-        @"a        ready     marie is paused: auth: the API does not know the key"
-    );
-    insta::assert_snapshot!(
-        daemon.notices().await.join("\n"),
-        @"marie is paused: auth: the API does not know the key. `supervisor retry` lets it go on."
+        @"a        ready     waits for decision d1 (auth): the API does not know the key"
     );
     let target = scheduler::Target::Task("a".parse().unwrap());
     daemon.ask(move |d| d.request(scheduler::Input::Retry(target))).await.unwrap();
     assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
-    assert_eq!(daemon.notices().await, [""; 0]);
     assert_eq!(world.failures("a"), [(1, "auth".to_owned(), false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn task_that_waits_for_a_limit_says_whose_and_until_when() {
+    let world = World::new(async |_: Job| std::future::pending().await);
+    let daemon = world.up().await;
+    let task = json!({"task_id": "a", "worker": "marie", "description": "x"});
+    daemon.add(task).await.unwrap();
+    for (scope, whose) in [
+        (Some(HoldScope::All), "the account"),
+        (Some(HoldScope::Worker("marie".parse().unwrap())), "marie"),
+        (None, "the model's API"),
+    ] {
+        let reset = daemon.now().await + Duration::from_secs(1800);
+        let error = TaskError::new(FailureKind::RateLimited, "429");
+        daemon.fails("a", TaskError { retry_at: Some(reset), scope, ..error }).await;
+        let reason = daemon.reason("a").await;
+        let clock = &reset.to_string()[11..16];
+        assert!(reason.starts_with(&format!("waits for the limit of {whose} to reset at ")));
+        assert!(reason.ends_with(&format!("{clock} UTC")), "{reason}");
+        assert_eq!(daemon.view("a").await.status, TaskStatus::Waiting);
+        daemon.says("a", "attempt").await;
+    }
+    assert!(world.failures("a").iter().all(|(_, _, counted)| !counted));
 }

@@ -1,0 +1,243 @@
+//! Questions that wait for a person: what there is to know of them, and how they are answered.
+
+use std::collections::BTreeMap;
+
+use protocol::{Choice, Decision, DecisionId, DecisionKind, HoldScope, RunId, TaskError, WorkerId};
+use scheduler::{Budget, Input, Refusal, Scheduler, TaskEntry};
+
+use crate::admit;
+use crate::api::types::{ApiError, DecisionView, ErrorKind};
+use crate::dispatch::Dispatcher;
+use crate::failure::Failure;
+use crate::workers::{self, Worker};
+
+/// Returns the questions that are open, in the order in which they came up: those that hold up a run,
+/// if one is asked for.
+pub fn views(
+    scheduler: &Scheduler,
+    workers: &BTreeMap<WorkerId, Worker>,
+    run: Option<RunId>,
+) -> Vec<DecisionView> {
+    let decisions = scheduler.decisions();
+    let asked = decisions.filter(|d| run.is_none_or(|run| holds_up(scheduler, &d.scope, run)));
+    asked.map(|decision| view(scheduler, workers, decision)).collect()
+}
+
+fn holds_up(scheduler: &Scheduler, scope: &HoldScope, run: RunId) -> bool {
+    match scope {
+        HoldScope::All => true,
+        HoldScope::Run(held) => *held == run,
+        HoldScope::Task(task) => scheduler.task(task).is_some_and(|entry| entry.task.run == run),
+        HoldScope::Worker(worker) => scheduler
+            .run_tasks(&run)
+            .any(|entry| entry.status().is_none() && entry.task.worker == *worker),
+    }
+}
+
+fn view(
+    scheduler: &Scheduler,
+    workers: &BTreeMap<WorkerId, Worker>,
+    decision: &Decision,
+) -> DecisionView {
+    let budget = bound(scheduler, workers, &decision.scope);
+    let (spent_usd, spent_tokens) = spent(scheduler, &decision.scope);
+    let error = scheduler.hold(decision.id).map(|hold| &hold.error);
+    DecisionView {
+        about: about(scheduler, &decision.scope),
+        budget_usd: budget.usd,
+        budget_tokens: budget.tokens,
+        spent_usd,
+        spent_tokens,
+        stopped: scheduler.stopped_by(decision.id).map(|entry| entry.task.id.clone()).collect(),
+        hint: hint(decision, error),
+        commands: vec![go_on(decision.id, decision.kind, budget), stop(decision.id)],
+        decision: decision.clone(),
+    }
+}
+
+fn about(scheduler: &Scheduler, scope: &HoldScope) -> String {
+    match scope {
+        HoldScope::Task(task) => format!("task {task}"),
+        HoldScope::Run(run) => {
+            let short = scheduler.run(run).map(|run| run.short.to_string());
+            format!("run {}", short.unwrap_or_else(|| run.to_string()))
+        }
+        HoldScope::Worker(worker) => format!("worker {worker}"),
+        HoldScope::All => "the whole installation".to_owned(),
+    }
+}
+
+fn hint(decision: &Decision, error: Option<&TaskError>) -> Option<String> {
+    let hint = error.and_then(|error| error.hint.clone());
+    hint.or_else(|| match (decision.kind, &decision.scope) {
+        (DecisionKind::Budget, HoldScope::Worker(_) | HoldScope::All) => {
+            Some("The budget is in the configuration; a restart reads it anew.".to_owned())
+        }
+        _ => None,
+    })
+}
+
+/// Returns what a scope may spend, as far as it is known here.
+fn bound(scheduler: &Scheduler, workers: &BTreeMap<WorkerId, Worker>, scope: &HoldScope) -> Budget {
+    let budget = scheduler.budget(scope);
+    let HoldScope::Task(task) = scope else { return budget };
+    let worker = scheduler.task(task).and_then(|entry| workers.get(&entry.task.worker));
+    worker.map_or(budget, |worker| or_default(budget, worker))
+}
+
+fn or_default(budget: Budget, worker: &Worker) -> Budget {
+    Budget {
+        usd: budget.usd.or(worker.config.budget_usd),
+        tokens: budget.tokens.or(worker.config.budget_tokens),
+    }
+}
+
+/// Returns the dollars and the tokens that a scope has spent in attempts that are over, as far as that
+/// is known here: what belongs to a day is not.
+fn spent(scheduler: &Scheduler, scope: &HoldScope) -> (Option<f64>, Option<u64>) {
+    let entries: Vec<&TaskEntry> = match scope {
+        HoldScope::Task(task) => scheduler.task(task).into_iter().collect(),
+        HoldScope::Run(run) => scheduler.run_tasks(run).collect(),
+        HoldScope::Worker(_) | HoldScope::All => return (None, None),
+    };
+    let tokens = |entry: &&TaskEntry| entry.usage.input().saturating_add(entry.usage.output_tokens);
+    let usd = entries.iter().map(|entry| entry.cost_usd).sum();
+    (usd, Some(entries.iter().map(tokens).fold(0, u64::saturating_add)))
+}
+
+/// Returns what to type to go on: with twice the present budget, where that is known.
+fn go_on(id: DecisionId, kind: DecisionKind, budget: Budget) -> String {
+    let mut command = format!("supervisor decide {id} go-on");
+    if kind != DecisionKind::Budget {
+        return command;
+    }
+    if let Some(usd) = budget.usd {
+        // To the cent, upwards: it must be more than now.
+        command.push_str(&format!(" --budget {}", (usd * 200.0).ceil() / 100.0));
+    }
+    if let Some(tokens) = budget.tokens {
+        command.push_str(&format!(" --budget-tokens {}", tokens.saturating_mul(2)));
+    }
+    if budget == Budget::default() {
+        command.push_str(" --budget USD");
+    }
+    command
+}
+
+fn stop(id: DecisionId) -> String {
+    format!("supervisor decide {id} stop")
+}
+
+/// Returns why nothing is given to a worker: nothing of it can be started, or something about all of it
+/// waits for a person.
+pub fn paused<'a>(scheduler: &'a Scheduler, worker: &WorkerId) -> Option<&'a TaskError> {
+    let mut paused = scheduler.paused();
+    if let Some((_, error)) = paused.find(|(paused, _)| *paused == worker) {
+        return Some(error);
+    }
+    let of_worker = |decision: &&Decision| match &decision.scope {
+        HoldScope::Worker(held) => held == worker,
+        HoldScope::All => true,
+        HoldScope::Task(_) | HoldScope::Run(_) => false,
+    };
+    let decision = scheduler.decisions().find(of_worker)?;
+    scheduler.hold(decision.id).map(|hold| &hold.error)
+}
+
+/// Answers a question.
+///
+/// # Errors
+///
+/// * Not found when there never was such a question, and a conflict when it is answered.
+/// * Bad input when the answer does not fit the question: to go on after a budget is used up takes
+///   a larger one.
+pub fn decide(dispatcher: &mut Dispatcher, id: DecisionId, choice: Choice) -> Result<(), ApiError> {
+    if let Choice::GoOn { budget_usd, budget_tokens } = choice {
+        let granted = Budget { usd: budget_usd, tokens: budget_tokens };
+        check_grant(dispatcher, id, granted)?;
+    }
+    dispatcher.request(Input::Decide { decision: id, choice }).map_err(|refusal| {
+        let kind = match refusal {
+            Refusal::UnknownDecision(_) => ErrorKind::NotFound,
+            _ => ErrorKind::Conflict,
+        };
+        ApiError { kind, ..ApiError::from(admit::failure(&refusal)) }
+    })
+}
+
+/// Checks that a budget fits the question, if that is open.
+fn check_grant(dispatcher: &Dispatcher, id: DecisionId, granted: Budget) -> Result<(), Failure> {
+    admit::check_budget(granted.usd, granted.tokens)?;
+    let scheduler = dispatcher.scheduler();
+    let Some(hold) = scheduler.hold(id) else { return Ok(()) };
+    if hold.kind != DecisionKind::Budget {
+        if granted == Budget::default() {
+            return Ok(());
+        }
+        let message = format!("decision {id} is about {}, and takes no budget", what(hold.kind));
+        return Err(Failure::bad_input(message)
+            .hint(format!("Type `{}`.", go_on(id, hold.kind, Budget::default()))));
+    }
+    let budget = bound(scheduler, dispatcher.workers(), &hold.scope);
+    let more = |new: Option<f64>, old: Option<f64>| new.is_some_and(|n| old.is_none_or(|o| n > o));
+    let more_tokens = match (granted.tokens, budget.tokens) {
+        (Some(new), Some(old)) => new > old,
+        (new, None) => new.is_some(),
+        (None, Some(_)) => false,
+    };
+    if more(granted.usd, budget.usd)
+        || more_tokens
+        || (granted == Budget::default() && is_lifted(dispatcher, &hold.scope, budget))
+    {
+        return Ok(());
+    }
+    let (usd, tokens) = spent(scheduler, &hold.scope);
+    let message = match (granted == Budget::default(), figures(budget, usd, tokens)) {
+        (true, None) => format!("decision {id} needs a new budget"),
+        (true, Some(figures)) => format!("decision {id} needs a new budget ({figures} used)"),
+        (false, None) => format!("that is no larger budget for decision {id}"),
+        (false, Some(figures)) => {
+            format!("that is no larger budget for decision {id} ({figures} used)")
+        }
+    };
+    let (go_on, stop) = (go_on(id, hold.kind, budget), stop(id));
+    Err(Failure::bad_input(message)
+        .hint(format!("Type `{go_on}` to go on, or `{stop}` to leave it at that.")))
+}
+
+/// Returns whether the worker's file, where the task's budget is, allows more than when the daemon
+/// started.
+fn is_lifted(dispatcher: &Dispatcher, scope: &HoldScope, then: Budget) -> bool {
+    let HoldScope::Task(task) = scope else { return false };
+    let Some(entry) = dispatcher.scheduler().task(task) else { return false };
+    let Ok(worker) = workers::load(dispatcher.installation(), &entry.task.worker) else {
+        return false;
+    };
+    let now = or_default(dispatcher.scheduler().budget(scope), &worker);
+    let more =
+        |now: Option<f64>, then: Option<f64>| then.is_some_and(|t| now.is_none_or(|n| n > t));
+    let more_tokens = then.tokens.is_some_and(|then| now.tokens.is_none_or(|now| now > then));
+    more(now.usd, then.usd) || more_tokens
+}
+
+fn what(kind: DecisionKind) -> &'static str {
+    match kind {
+        DecisionKind::Budget => "a budget",
+        DecisionKind::Auth => "a credential",
+        DecisionKind::Billing => "credit",
+    }
+}
+
+/// Says how much of a budget is used: `$1.87 of $2.00`.
+fn figures(budget: Budget, usd: Option<f64>, tokens: Option<u64>) -> Option<String> {
+    let usd = budget.usd.map(|budget| match usd {
+        Some(usd) => format!("${usd:.2} of ${budget:.2}"),
+        None => format!("an unknown part of ${budget:.2}"),
+    });
+    let tokens = budget.tokens.zip(tokens);
+    let tokens = tokens.map(|(budget, used)| format!("{used} of {budget} tokens"));
+    match (usd, tokens) {
+        (Some(usd), Some(tokens)) => Some(format!("{usd} and {tokens}")),
+        (usd, tokens) => usd.or(tokens),
+    }
+}
