@@ -415,6 +415,38 @@ fn limit_for_a_model_that_nobody_knows_is_refused() {
 }
 
 #[test]
+fn what_the_file_of_the_installation_shows_is_accepted() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../supervisor.toml");
+    let text = fs::read_to_string(file).unwrap();
+    let is_setting = |line: &&str| {
+        let word = line.split(" = ").next().unwrap_or_default();
+        let is_name =
+            word.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'0'..=b'9'));
+        line.starts_with('[') || (is_name && line.contains(" = "))
+    };
+    // All but one of two that are shown as alternatives.
+    let shown = text.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_setting);
+    let shown: Vec<&str> = shown.filter(|line| !line.starts_with("command")).collect();
+    let config = load(&shown.join("\n"), &[], Flags::default()).unwrap();
+    let settings = config.table();
+    let left_out: Vec<_> = settings
+        .iter()
+        .filter(|(_, _, origin)| *origin == Origin::BuiltIn)
+        .map(|(name, ..)| name.as_str())
+        .collect();
+    assert_eq!(left_out, ["base_url", "api_key", "claude", "worker"]);
+    // What is shown as a default is one.
+    let built_in = load("", &[], Flags::default()).unwrap().table();
+    let defaults = settings.iter().take_while(|(name, ..)| !name.starts_with("limits."));
+    for row in defaults.filter(|(name, ..)| !name.starts_with("keys") && name != "scenario") {
+        assert!(
+            built_in.iter().any(|(name, value, _)| (name, value) == (&row.0, &row.1)),
+            "{row:?}"
+        );
+    }
+}
+
+#[test]
 fn every_setting_is_shown_with_its_value_and_its_origin() {
     let file = r#"
         gateway = "tcp"
