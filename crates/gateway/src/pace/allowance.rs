@@ -44,8 +44,25 @@ pub(crate) struct Pending {
     /// Requests whose answers have not begun, and their input.
     pub(crate) requests: u32,
     pub(crate) input: f64,
+    /// What their input may be more than was taken for it.
+    pub(crate) risk: f64,
     /// The output of all whose answers have not ended.
     pub(crate) output: f64,
+}
+
+impl Pending {
+    pub(crate) fn sent(&mut self, estimate: Cost, cost: Cost) {
+        self.requests += 1;
+        self.input += cost.input;
+        self.risk += (estimate.input - cost.input).max(0.0);
+        self.output += cost.output;
+    }
+
+    pub(crate) fn answered(&mut self, estimate: Cost, cost: Cost) {
+        self.requests -= 1;
+        self.input -= cost.input;
+        self.risk -= (estimate.input - cost.input).max(0.0);
+    }
 }
 
 /// The share of a bucket of the server's that is left in it.
@@ -55,8 +72,10 @@ pub(crate) struct Pending {
 /// When it refuses all the same, more is left, by as much as was missing.
 const SPARE: f64 = 0.05;
 
-/// The most that is left in it. The rest is for what comes all at once.
-const MOST_SPARE: f64 = 0.5;
+/// The most that has to be there, as long as less is expected to be needed.
+///
+/// What comes back to a bucket that is full is lost. So it is never kept full.
+const MOST_KEPT: f64 = 0.75;
 
 /// How long until half of what is left beyond [`SPARE`] is forgotten.
 const SPARE_HALF_LIFE: f64 = 600.0;
@@ -65,8 +84,8 @@ const SPARE_HALF_LIFE: f64 = 600.0;
 /// prompt cache makes a request that much larger than its like.
 const SLACK: f64 = 0.5;
 
-/// The API rounds remaining tokens to thousands.
-const ROUNDING: f64 = 1000.0;
+/// By how much less than the API says may remain: it rounds tokens to thousands.
+const ROUNDING: f64 = 500.0;
 
 #[derive(Debug)]
 pub(crate) struct Allowance {
@@ -124,8 +143,12 @@ impl Allowance {
         all.into_iter().enumerate().filter_map(|(kind, debt)| Some((kind, debt.as_mut()?)))
     }
 
-    /// Says whether a request may go now, and if not, which limit holds it longest.
-    pub(crate) fn check(&mut self, now: Instant, cost: Cost) -> Result<(), Block> {
+    /// Says whether a request may go now that is expected to cost `cost`, and `most` at the most; and
+    /// if not, which limit holds it longest.
+    ///
+    /// The server refuses what is not there. So the most has to be, although only what is expected
+    /// is taken: since most of a prompt is read from the cache as a rule, but not always.
+    pub(crate) fn check(&mut self, now: Instant, cost: Cost, most: Cost) -> Result<(), Block> {
         let (scope, server) = (self.scope, self.source == Source::Server);
         let taken = self.taken;
         let block = |reason, wake, until| Block { reason, scope, wake, until };
@@ -152,13 +175,15 @@ impl Allowance {
         let spares = self.spare.map(|spare| spare * (-faded).exp2());
         for (kind, debt) in self.debts() {
             let need = cost.of(kind);
-            let spare = if server {
-                SPARE * debt.per_minute() as f64 + (SLACK * need).max(spares[kind])
+            let kept = if server {
+                let capacity = debt.per_minute() as f64;
+                let most = most.of(kind).max(need * (1.0 + SLACK)).max(need + spares[kind]);
+                (most + SPARE * capacity).min(MOST_KEPT * capacity).max(need)
             } else {
-                0.0
+                need
             };
             let back = taken.of(kind);
-            note(KINDS[kind], debt.ready_at(now, need + spare), debt.ready_at(now, need - back));
+            note(KINDS[kind], debt.ready_at(now, kept), debt.ready_at(now, need - back));
         }
         longest.map_or(Ok(()), Err)
     }
@@ -235,7 +260,7 @@ impl Allowance {
         self.spared = now;
         let spare = &mut self.spare;
         let most = [&self.input, &self.output, &self.tokens]
-            .map(|debt| debt.map_or(0.0, |debt| MOST_SPARE * debt.per_minute() as f64));
+            .map(|debt| debt.map_or(0.0, |debt| MOST_KEPT * debt.per_minute() as f64));
         if let Some(kind) = KINDS.iter().position(|kind| *kind == reason) {
             spare[kind] = (spare[kind] + missing).min(most[kind]);
         }
@@ -266,12 +291,12 @@ impl Allowance {
 
 impl Told {
     /// Returns which limit per minute refused a request of that cost, if one did: what remains of it
-    /// is less than was asked for.
+    /// is less than was asked for. And how much was asked for, as far as that is ever there.
     pub(crate) fn exhausted(&self, cost: Cost) -> Option<(WaitReason, Count, f64)> {
         let below = |count: Option<Count>, need: f64, rounding: f64| {
-            let count = count?;
+            let count = count.filter(|count| count.remaining < count.limit)?;
             let need = need.min(count.limit as f64);
-            ((count.remaining as f64) < need + rounding).then_some((count, need))
+            ((count.remaining as f64) - rounding < need).then_some((count, need))
         };
         let named =
             |reason, found: Option<(Count, f64)>| found.map(|(count, need)| (reason, count, need));

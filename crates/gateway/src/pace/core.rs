@@ -21,7 +21,7 @@ use super::{
     random::Random,
     told::Told,
     window::{Trouble, Window},
-    words::{AccountId, LimitStatus, Next, Scope, WaitReason, Waits, Want},
+    words::{AccountId, LimitStatus, Scope, WaitReason, Waits, Want},
 };
 
 /// How many models of accounts are kept in mind. The name comes from the request, thus from a
@@ -56,6 +56,16 @@ pub(crate) enum Asked {
 pub(crate) enum Outcome {
     Go(Waits),
     Held(HeldUntil),
+}
+
+/// What to do with an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    Deliver,
+    /// The request goes again. The API may have told how much input it has, at least.
+    Again {
+        input: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -178,6 +188,9 @@ pub(crate) struct Core {
     next_seq: u64,
     random: Random,
     outcomes: Vec<(Id, Outcome)>,
+    /// How often it was asked whether a request can go: what there is to do.
+    #[cfg(test)]
+    pub(crate) checks: u64,
 }
 
 impl Core {
@@ -204,6 +217,8 @@ impl Core {
             next_seq: 1,
             random: Random::new(seed),
             outcomes: Vec::new(),
+            #[cfg(test)]
+            checks: 0,
         }
     }
 
@@ -246,7 +261,7 @@ impl Core {
         self.requests.insert(id, Request { lane, worker: worker.clone(), estimate, phase });
         self.settle(now, account);
         if let Some(at) = self.outcomes.iter().position(|(of, _)| *of == id) {
-            return match self.outcomes.swap_remove(at).1 {
+            return match self.outcomes.remove(at).1 {
                 Outcome::Go(_) => Asked::Go(id),
                 Outcome::Held(held) => Asked::Held(held),
             };
@@ -275,20 +290,19 @@ impl Core {
         }
     }
 
-    /// The head of an answer has come. With [`Next::Again`] the request has ended.
-    pub(crate) fn answered(&mut self, now: Instant, id: Id, status: u16, told: &Told) -> Next {
+    /// The head of an answer has come. With [`Verdict::Again`] the request has ended.
+    pub(crate) fn answered(&mut self, now: Instant, id: Id, status: u16, told: &Told) -> Verdict {
         let Some(Request { lane: lane_ix, estimate, phase, .. }) = self.requests.get_mut(&id)
         else {
-            return Next::Deliver;
+            return Verdict::Deliver;
         };
-        let Phase::Sent { seq, cost, answered, good } = phase else { return Next::Deliver };
+        let Phase::Sent { seq, cost, answered, good } = phase else { return Verdict::Deliver };
         *good = (200..300).contains(&status);
         let (lane_ix, estimate, seq, cost) = (*lane_ix, *estimate, *seq, *cost);
         let lane = &mut self.lanes[lane_ix];
         let account = &mut self.accounts[lane.account];
         if !std::mem::replace(answered, true) {
-            lane.pending.requests -= 1;
-            lane.pending.input -= cost.input;
+            lane.pending.answered(estimate, cost);
         }
         let refused = matches!(status, 429 | 529);
         // An answer that was overtaken says how it was, not how it is; but a refusal is news.
@@ -312,12 +326,10 @@ impl Core {
             }
             let ix = lane.account;
             self.settle(now, ix);
-            return Next::Deliver;
+            return Verdict::Deliver;
         }
-        let need = Cost {
-            input: cost.input.max(estimate.input),
-            output: cost.output.max(estimate.output),
-        };
+        let need = Cost { input: cost.input.max(estimate.input), ..cost };
+        let mut again = estimate.input;
         if let Some(rejected) = &told.rejected {
             // Subscriptions are limited over all models, apart from some windows of one family.
             let wait = rejected.reset.or(told.retry_after);
@@ -335,10 +347,15 @@ impl Core {
         } else if let Some((reason, count, need)) = told.exhausted(need) {
             lane.server.missed(now, reason, need - count.remaining as f64);
             // The number in flight is not to blame. When the bucket has enough again can be reckoned.
-            let wait = told.retry_after.unwrap_or_else(|| {
-                let missing = need - count.remaining as f64;
-                later(now, missing * 60.0 / count.limit as f64) - now
-            });
+            let rate = count.limit as f64 / 60.0;
+            let wait = told
+                .retry_after
+                .unwrap_or_else(|| later(now, (need - count.remaining as f64) / rate) - now);
+            if reason == WaitReason::InputTokens {
+                // What will be there then must be what it needs.
+                let then = count.remaining as f64 + wait.as_secs_f64() * rate;
+                again = again.max(then.min(count.limit as f64));
+            }
             lane.gate.pause(now, WaitReason::RateLimited, seq, wait, &mut self.random);
         } else {
             lane.window.cut(now, Trouble::Limited, seq, self.next_seq - 1);
@@ -351,10 +368,10 @@ impl Core {
         if told.hopeless {
             self.charge(now, id, Cost::default());
             self.settle(now, ix);
-            return Next::Deliver;
+            return Verdict::Deliver;
         }
         self.end(now, id, End::Unsent);
-        Next::Again
+        Verdict::Again { input: again.ceil() as u64 }
     }
 
     /// The API broke an answer off, because it is overloaded.
@@ -366,6 +383,8 @@ impl Core {
         let (lane, seq) = (&mut self.lanes[*lane], *seq);
         lane.window.cut(now, Trouble::Overloaded, seq, self.next_seq - 1);
         lane.gate.refuse(now, WaitReason::Overloaded, seq, None, &mut self.random);
+        let account = lane.account;
+        self.settle(now, account);
     }
 
     /// A request that had its turn has ended.
@@ -391,8 +410,7 @@ impl Core {
         lane.in_flight -= 1;
         lane.pending.output -= cost.output;
         if !answered {
-            lane.pending.requests -= 1;
-            lane.pending.input -= cost.input;
+            lane.pending.answered(request.estimate, cost);
         }
         if lane.in_flight == 0 {
             // What rounding left.
@@ -442,15 +460,17 @@ impl Core {
     /// Lets go whoever can go, in order; and those that can't go in time.
     fn settle(&mut self, now: Instant, account: AccountIx) {
         self.give_up(now, account);
-        for &lane in &self.accounts[account].waiting {
-            self.lanes[lane].queue.unpark_due(now);
+        let mut heads = BTreeSet::new();
+        for &ix in &self.accounts[account].waiting {
+            let lane = &mut self.lanes[ix];
+            lane.queue.unpark_due(now);
+            match lane.queue.head() {
+                Some((place, _)) => {
+                    heads.insert((place, ix));
+                }
+                None => lane.blocked(now, None),
+            }
         }
-        let lanes = &self.lanes;
-        let mut heads: BTreeSet<(Place, LaneIx)> = self.accounts[account]
-            .waiting
-            .iter()
-            .filter_map(|&lane| Some((lanes[lane].queue.head()?.0, lane)))
-            .collect();
         let mut all = None;
         while let Some((place, lane)) = heads.pop_first() {
             let block = match all {
@@ -458,16 +478,16 @@ impl Core {
                 None => self.try_go(now, place.1),
             };
             match block {
-                Ok(()) => self.block(now, lane, None),
+                Ok(()) => self.lanes[lane].blocked(now, None),
                 Err(block) => match block.scope {
                     Scope::Worker => {}
                     Scope::Model => {
-                        self.block(now, lane, Some(block));
+                        self.lanes[lane].blocked(now, Some(block));
                         continue;
                     }
                     Scope::Account => {
                         all = Some(block);
-                        self.block(now, lane, Some(block));
+                        self.lanes[lane].blocked(now, Some(block));
                         continue;
                     }
                 },
@@ -476,15 +496,9 @@ impl Core {
                 Some((place, _)) => {
                     heads.insert((place, lane));
                 }
-                None => self.block(now, lane, None),
+                None => self.lanes[lane].blocked(now, None),
             }
         }
-    }
-
-    fn block(&mut self, now: Instant, lane: LaneIx, block: Option<Block>) {
-        let lane = &mut self.lanes[lane];
-        lane.queue.blocked(now, block.map(|block| block.reason));
-        lane.block = block;
     }
 
     /// Lets a waiting request go, or says why it can't; one that its worker's limit holds back is
@@ -525,10 +539,17 @@ impl Core {
         worker: &Party,
         estimate: Cost,
     ) -> Result<(), Block> {
+        #[cfg(test)]
+        {
+            self.checks += 1;
+        }
         let lane = &mut self.lanes[lane];
         let cost = lane.cost(estimate);
+        // Those on their way may turn out to be all that they look like, too.
+        let input = cost.input.max(estimate.input) + lane.pending.risk;
+        let most = Cost { input, ..cost };
         if let Some(worker) = worker.as_ref().and_then(|id| self.workers.get_mut(id)) {
-            worker.allowance.check(now, cost)?;
+            worker.allowance.check(now, cost, most)?;
         }
         check_gate(&lane.gate, now, Scope::Model)?;
         lane.window.check(now, lane.in_flight).map_err(|wake| Block {
@@ -538,12 +559,12 @@ impl Core {
             until: None,
         })?;
         if let Some(configured) = &mut lane.configured {
-            configured.check(now, cost)?;
+            configured.check(now, cost, most)?;
         }
-        lane.server.check(now, cost)?;
+        lane.server.check(now, cost, most)?;
         let account = &mut self.accounts[lane.account];
         check_gate(&account.gate, now, Scope::Account)?;
-        account.allowance.as_mut().map_or(Ok(()), |allowance| allowance.check(now, cost))
+        account.allowance.as_mut().map_or(Ok(()), |allowance| allowance.check(now, cost, most))
     }
 
     /// Takes what a request needs that may go.
@@ -554,9 +575,7 @@ impl Core {
         let cost = lane.cost(estimate);
         lane.in_flight += 1;
         lane.used = now;
-        lane.pending.requests += 1;
-        lane.pending.input += cost.input;
-        lane.pending.output += cost.output;
+        lane.pending.sent(estimate, cost);
         lane.gate.pass(seq);
         lane.server.take(now, cost);
         let account = &mut self.accounts[lane.account];
@@ -575,7 +594,7 @@ impl Core {
 
     /// Puts what a request really cost in the place of what was taken for it.
     fn charge(&mut self, now: Instant, id: Id, actual: Cost) {
-        let Some(Request { lane, worker, phase: Phase::Sent { cost, answered, .. }, .. }) =
+        let Some(Request { lane, worker, estimate, phase: Phase::Sent { cost, answered, .. } }) =
             self.requests.get_mut(&id)
         else {
             return;
@@ -583,8 +602,8 @@ impl Core {
         let taken = std::mem::replace(cost, actual);
         let lane = &mut self.lanes[*lane];
         lane.pending.output += actual.output - taken.output;
-        if !*answered {
-            lane.pending.input += actual.input - taken.input;
+        if !std::mem::replace(answered, true) {
+            lane.pending.answered(*estimate, taken);
         }
         lane.server.settle(now, taken, actual);
         let worker = worker.as_ref().and_then(|id| self.workers.get_mut(id));
@@ -727,6 +746,17 @@ impl Core {
         ix
     }
 
+    /// Returns whether nothing is left of any request.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.requests.is_empty()
+            && self.waiting == 0
+            && self.accounts.iter().all(|account| account.waiting.is_empty())
+            && self.lanes.iter().all(|lane| {
+                lane.in_flight == 0 && lane.queue.is_empty() && lane.pending.requests == 0
+            })
+    }
+
     /// Returns how things stand, for each model of each account that was used.
     pub(crate) fn status(&mut self, now: Instant) -> Vec<LaneStatus> {
         let mut all = Vec::new();
@@ -764,6 +794,12 @@ pub(crate) struct LaneStatus {
 }
 
 impl Lane {
+    /// Something holds back all in the queue that are not parked; or nothing does.
+    fn blocked(&mut self, now: Instant, block: Option<Block>) {
+        self.queue.blocked(now, block.map(|block| block.reason));
+        self.block = block;
+    }
+
     /// Returns what a request will cost, going by what others did.
     fn cost(&self, estimate: Cost) -> Cost {
         Cost {

@@ -8,8 +8,8 @@ use super::{bucket::LONGEST, random::Random, words::WaitReason};
 /// alone finds out when it is over.
 pub(crate) const IN_A_ROW: u32 = 5;
 
-/// How long nothing goes after the first refusal that names no time. Doubles with each in a row.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long nothing goes after a refusal that names no time and is no outage yet.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// How long after an outage was noticed the first probe goes. Doubles with each that fails.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
@@ -136,7 +136,7 @@ impl Gate {
         let failed = self.is_probe(seq);
         self.row = self.row.saturating_add(1);
         if self.probe == Probe::No && self.row < IN_A_ROW {
-            self.shut(now, reason, FIRST_PAUSE * 2_u32.pow(self.row - 1), random);
+            self.shut(now, reason, PAUSE, random);
         } else if self.probe == Probe::No || failed {
             let wait = FIRST_PROBE * 2_u32.pow(self.trips.min(8));
             self.trips = self.trips.saturating_add(1);

@@ -2,13 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
 use http::{HeaderMap, StatusCode};
 use protocol::Time;
 use tokio::{
+    runtime::Handle,
     sync::{Notify, oneshot},
     time::Instant,
 };
@@ -16,7 +20,7 @@ use tokio::{
 use super::{
     allowance::Cost,
     config::PaceConfig,
-    core::{Asked, Core, End, HeldUntil, Outcome},
+    core::{Asked, Core, End, HeldUntil, Outcome, Verdict},
     queue::Id,
     told::Told,
     words::{Blocked, Held, Next, PaceStatus, Scope, WaitReason, Waits, Want},
@@ -37,6 +41,9 @@ struct Inner {
     state: Mutex<State>,
     /// Rings when the task that looks after the time has to look again.
     bell: Notify,
+    /// Whether there is such a task. Not behind the lock: a runtime that ends drops tasks when it
+    /// likes, also while they are being spawned.
+    driven: AtomicBool,
     /// What the wall's clock showed, and when.
     wall: (Time, Instant),
 }
@@ -45,15 +52,8 @@ struct Inner {
 struct State {
     core: Core,
     waiters: HashMap<Id, oneshot::Sender<Outcome>>,
-    driver: Driver,
-}
-
-/// The task that looks after the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Driver {
-    None,
-    /// Looks again then, or when the bell rings.
-    Until(Option<Instant>),
+    /// When the task that looks after the time looks again by itself.
+    looks_at: Option<Instant>,
 }
 
 impl Pace {
@@ -72,9 +72,10 @@ impl Pace {
             state: Mutex::new(State {
                 core: Core::new(config, seed, now),
                 waiters: HashMap::new(),
-                driver: Driver::None,
+                looks_at: None,
             }),
             bell: Notify::new(),
+            driven: AtomicBool::new(false),
             wall: (wall, now),
         }))
     }
@@ -94,18 +95,15 @@ impl Pace {
     /// # Cancel safety
     ///
     /// To drop the future is to leave the queue; nothing is taken then.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime with a clock, when the request has to wait.
-    pub async fn turn(&self, want: Want) -> Result<Turn, Held> {
+    /// It has to be polled in a tokio runtime with a clock.
+    pub async fn turn(&self, mut want: Want) -> Result<Turn, Held> {
         let inner = &self.0;
         let (id, outcome) = {
             let mut state = inner.lock();
             let asked = state.core.ask(Instant::now(), &want);
             inner.flush(&mut state);
             match asked {
-                Asked::Go(id) => return Ok(Turn::new(inner, id, Waits::default())),
+                Asked::Go(id) => return Ok(Turn::new(inner, id, want)),
                 Asked::Held(held) => return Err(inner.held(&want, held)),
                 Asked::Wait(id) => {
                     let (sender, outcome) = oneshot::channel();
@@ -118,7 +116,10 @@ impl Pace {
         let outcome = outcome.await.unwrap_or_else(|_| panic!("BUG: a waiter was forgotten"));
         place.left = true;
         match outcome {
-            Outcome::Go(waits) => Ok(Turn::new(inner, id, waits)),
+            Outcome::Go(waits) => {
+                want.waited.add_all(&waits);
+                Ok(Turn::new(inner, id, want))
+            }
             Outcome::Held(held) => Err(inner.held(&want, held)),
         }
     }
@@ -169,17 +170,15 @@ impl Inner {
         if state.core.waiting() == 0 {
             return;
         }
-        match state.driver {
-            Driver::None => {
-                state.driver = Driver::Until(None);
-                tokio::spawn(drive(Driving { inner: Arc::clone(self), gone: false }));
+        if self.driven.load(Ordering::Acquire) {
+            let next = state.core.next_wake();
+            if next.is_some_and(|next| state.looks_at.is_none_or(|at| next < at)) {
+                self.bell.notify_one();
             }
-            Driver::Until(until) => {
-                let next = state.core.next_wake();
-                if next.is_some_and(|next| until.is_none_or(|until| next < until)) {
-                    self.bell.notify_one();
-                }
-            }
+        } else if let Ok(runtime) = Handle::try_current() {
+            // Without one, who waits is not polled either.
+            self.driven.store(true, Ordering::Release);
+            runtime.spawn(drive(Driving { inner: Arc::clone(self), gone: false }));
         }
     }
 
@@ -231,7 +230,7 @@ struct Driving {
 impl Drop for Driving {
     fn drop(&mut self) {
         if !self.gone {
-            self.inner.lock().driver = Driver::None;
+            self.inner.driven.store(false, Ordering::Release);
         }
     }
 }
@@ -243,11 +242,11 @@ async fn drive(mut driving: Driving) {
             let mut state = inner.lock();
             state.core.tick(Instant::now());
             let next = state.core.next_wake();
-            state.driver = Driver::Until(next);
+            state.looks_at = next;
             inner.flush(&mut state);
             if state.core.waiting() == 0 {
                 // Under the lock, so that whoever waits next starts another.
-                state.driver = Driver::None;
+                inner.driven.store(false, Ordering::Release);
                 driving.gone = true;
                 return;
             }
@@ -255,6 +254,7 @@ async fn drive(mut driving: Driving) {
         };
         match next {
             Some(next) => tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(next) => {}
                 () = inner.bell.notified() => {}
             },
@@ -271,18 +271,18 @@ async fn drive(mut driving: Driving) {
 pub struct Turn {
     inner: Arc<Inner>,
     id: Id,
-    waits: Waits,
+    want: Want,
     ended: bool,
 }
 
 impl Turn {
-    fn new(inner: &Arc<Inner>, id: Id, waits: Waits) -> Self {
-        Self { inner: Arc::clone(inner), id, waits, ended: false }
+    fn new(inner: &Arc<Inner>, id: Id, want: Want) -> Self {
+        Self { inner: Arc::clone(inner), id, want, ended: false }
     }
 
-    /// Returns what it waited for, and how long.
+    /// Returns what it has waited for, and how long: what was in [`Want::waited`], and in the queue.
     pub fn waited(&self) -> &Waits {
-        &self.waits
+        &self.want.waited
     }
 
     /// Takes over what the head of the API's answer says, and says what to do with the answer.
@@ -293,10 +293,15 @@ impl Turn {
         let now = Instant::now();
         let told = Told::read(headers, self.inner.time(now));
         let mut state = self.inner.lock();
-        let next = state.core.answered(now, self.id, status.as_u16(), &told);
-        self.ended = next == Next::Again;
+        let verdict = state.core.answered(now, self.id, status.as_u16(), &told);
         self.inner.flush(&mut state);
-        next
+        match verdict {
+            Verdict::Deliver => Next::Deliver,
+            Verdict::Again { input } => {
+                self.ended = true;
+                Next::Again(Box::new(Want { input, ..self.want.clone() }))
+            }
+        }
     }
 
     /// The API broke the answer off with `overloaded_error`. The turn goes on until it is settled.

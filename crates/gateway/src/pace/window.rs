@@ -23,7 +23,7 @@ const NO_NEWS: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest it is not tried again.
-const MOST_PATIENCE: Duration = Duration::from_secs(160);
+const MOST_PATIENCE: Duration = Duration::from_secs(640);
 
 /// What the API complains of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,6 +50,8 @@ pub struct Want {
     pub since: Instant,
     /// How long it can wait.
     pub give_up: Instant,
+    /// What it has waited for before it came here.
+    pub waited: Waits,
 }
 
 /// What a request waits for.
@@ -160,13 +162,14 @@ pub struct Held {
 }
 
 /// What to do with an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub enum Next {
     /// Hand it to the client.
     Deliver,
-    /// Drop it, and ask for another turn with the same `since`. Nothing is charged, and the turn is over.
-    Again,
+    /// Drop it, and ask for another turn with this: the same request in the same place. Nothing was
+    /// charged, and the turn is over.
+    Again(Box<Want>),
 }
 
 /// Whose limit it is.

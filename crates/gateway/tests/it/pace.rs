@@ -7,7 +7,7 @@ use std::{
 
 use gateway::{
     Tokens,
-    pace::{AccountId, Limits, Next, Pace, PaceConfig, Want},
+    pace::{AccountId, Limits, Next, Pace, PaceConfig, Waits, Want},
 };
 use http::{HeaderMap, HeaderName, StatusCode};
 use protocol::{Priority, Time};
@@ -318,21 +318,22 @@ async fn simulate(behaviour: &Behaviour, load: Load, way: &Way, seed: u64, hours
 
 async fn paced(pace: &Pace, api: &Api, real: Real, looks: u64, client: u64) -> bool {
     let since = Instant::now();
+    let mut want = Want {
+        account: AccountId::new("key"),
+        worker: format!("worker-{}", client % 4).parse().unwrap(),
+        model: "claude-sonnet-4-5".into(),
+        priority: [Priority::Low, Priority::Medium, Priority::High][client as usize % 3],
+        input: looks,
+        output: 32_000,
+        since,
+        give_up: since + seconds(300.0),
+        waited: Waits::default(),
+    };
     loop {
-        let want = Want {
-            account: AccountId::new("key"),
-            worker: format!("worker-{}", client % 4).parse().unwrap(),
-            model: "claude-sonnet-4-5".into(),
-            priority: [Priority::Low, Priority::Medium, Priority::High][client as usize % 3],
-            input: looks,
-            output: 32_000,
-            since,
-            give_up: since + seconds(300.0),
-        };
         let Ok(mut turn) = pace.turn(want).await else { return false };
         let (status, headers) = api.call(real).await;
         match turn.answered(status, &headers) {
-            Next::Again => {}
+            Next::Again(again) => want = *again,
             Next::Deliver => {
                 assert_eq!(status, StatusCode::OK);
                 api.stream(real).await;
@@ -390,25 +391,90 @@ fn pace(config: PaceConfig, seed: u64) -> Way {
     Way::Paced(Pace::at(config, Time::from_millis(1_791_813_600_000), seed))
 }
 
-const SEEDS: [u64; 3] = [1, 2, 3];
+/// Runs the clients on several seeds, with limits that are configured and with ones that have to be
+/// learned, and asks the same of every run. One run shows what they do alone.
+async fn saturate(what: &str, behaviour: &Behaviour, load: Load) {
+    let learned = PaceConfig::default;
+    let runs = [(1, config(behaviour)), (1, learned()), (2, learned()), (3, learned())];
+    for (run, (seed, config)) in runs.into_iter().enumerate() {
+        let how = if run == 0 { "configured" } else { "learned" };
+        let figures = simulate(behaviour, load, &pace(config, seed), seed, 2.0).await;
+        let name = format!("{what} scarce, limits {how}, seed {seed}");
+        figures.line(&name);
+        assert!(figures.most(0.0, figures.seconds) >= 0.95, "{name}");
+        assert!(figures.share(429) <= 0.01, "{name}");
+        assert_eq!(figures.failed, 0, "{name}");
+    }
+    let figures = simulate(behaviour, load, &Way::Alone, 1, 0.5).await;
+    figures.line(&format!("{what} scarce, each alone"));
+}
 
 #[tokio::test(start_paused = true)]
-async fn paced_clients_use_what_is_allowed_and_are_not_refused() {
-    let scarce = [
-        ("input", behaviour(1_000.0, 450_000.0, 1_000_000.0)),
-        ("output", behaviour(1_000.0, 10_000_000.0, 60_000.0)),
-        ("requests", behaviour(100.0, 10_000_000.0, 1_000_000.0)),
-        ("tier 1", behaviour(50.0, 50_000.0, 10_000.0)),
-    ];
-    for (what, behaviour) in &scarce {
-        for seed in SEEDS {
-            for (how, config) in [("told", config(behaviour)), ("learned", PaceConfig::default())] {
-                let way = pace(config, seed);
-                let figures = simulate(behaviour, LOAD, &way, seed, 2.0).await;
-                figures.line(&format!("{what} scarce, limits {how}, seed {seed}"));
-            }
-            let figures = simulate(behaviour, LOAD, &Way::Alone, seed, 2.0).await;
-            figures.line(&format!("{what} scarce, each alone, seed {seed}"));
+async fn scarce_input_is_used_up_and_hardly_anybody_is_refused() {
+    saturate("input", &behaviour(1_000.0, 450_000.0, 1_000_000.0), LOAD).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn scarce_output_is_used_up_and_hardly_anybody_is_refused() {
+    saturate("output", &behaviour(1_000.0, 10_000_000.0, 60_000.0), LOAD).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn scarce_requests_are_used_up_and_hardly_anybody_is_refused() {
+    saturate("requests", &behaviour(100.0, 10_000_000.0, 1_000_000.0), LOAD).await;
+}
+
+/// An account of the lowest tier: one prompt that is not in the cache is most of a minute's worth.
+#[tokio::test(start_paused = true)]
+async fn small_account_is_used_up_and_hardly_anybody_is_refused() {
+    let load = Load { prompt: 2_000.0, adds: 2_000.0, answer: 800.0, think: 20.0 };
+    saturate("small: input", &behaviour(50.0, 30_000.0, 20_000.0), load).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn storm_of_529_is_weathered_and_over_within_a_minute() {
+    // All is refused for two minutes, and later some of it for five.
+    let storms = [(1_200.0, 1_320.0, 1.0), (2_400.0, 2_700.0, 0.3)];
+    let behaviour =
+        Behaviour { storms: storms.into(), ..behaviour(1_000.0, 450_000.0, 1_000_000.0) };
+    for (way, seed) in [(true, 1), (true, 2), (true, 3), (false, 1)] {
+        let name = format!("529 storms, {}, seed {seed}", if way { "paced" } else { "each alone" });
+        let paced = pace(PaceConfig::default(), seed);
+        let way = if way { &paced } else { &Way::Alone };
+        let figures = simulate(&behaviour, LOAD, way, seed, 1.0).await;
+        figures.line(&name);
+        for (_, end, share) in storms {
+            let [first, then] =
+                [(0.0, 60.0), (60.0, 360.0)].map(|(from, to)| figures.most(end + from, end + to));
+            println!(
+                "    after a storm of {:3.0} %: used {:5.1} % in the first minute, {:5.1} % in the next five",
+                share * 100.0,
+                first * 100.0,
+                then * 100.0,
+            );
+            // One minute holds so few requests that its share says little; two minutes do not lie.
+            assert!(figures.most(end, end + 120.0) >= 0.95, "{name}");
+            assert!(then >= 0.95, "{name}");
         }
+        if let Way::Paced(_) = way {
+            assert!(figures.share(429) <= 0.01, "{name}");
+            assert!(figures.share(529) <= 0.03, "{name}");
+            assert_eq!(figures.failed, 0, "{name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limit_on_requests_at_once_is_found_and_kept() {
+    for at_once in [4, 10, 20] {
+        let behaviour =
+            Behaviour { at_once: Some(at_once), ..behaviour(4_000.0, 4_000_000.0, 1_000_000.0) };
+        let figures = simulate(&behaviour, LOAD, &pace(PaceConfig::default(), 1), 1, 2.0).await;
+        figures.line(&format!("{at_once} at once, learned"));
+        assert!(figures.share(429) <= 0.01, "{at_once}");
+        let alone = simulate(&behaviour, LOAD, &Way::Alone, 1, 0.5).await;
+        alone.line(&format!("{at_once} at once, each alone"));
+        let per_hour = |figures: &Figures| figures.answers[&200] as f64 / figures.seconds;
+        assert!(per_hour(&figures) >= 0.7 * per_hour(&alone), "{at_once}");
     }
 }
