@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, header::PROXY_AUTHORIZATION};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -319,12 +319,18 @@ struct Door {
 
 impl Door {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
+        // Many clients of a proxy show a password only when they are asked for it.
+        let shows_nothing = !request.headers().contains_key(PROXY_AUTHORIZATION);
         match self.secret.as_ref().and_then(|secret| secret.turn_away(&mut request)) {
             None => self.proxy.serve(request).await,
             Some(answer) => {
-                match self.warnings.take() {
-                    Some(_) => warn!("A request without the replica's secret was refused."),
-                    None => debug!("A request without the replica's secret was refused."),
+                let asks = answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+                if asks && shows_nothing {
+                    debug!("A request to the proxy was asked for the replica's secret.");
+                } else if self.warnings.take().is_some() {
+                    warn!("A request without the replica's secret was refused.");
+                } else {
+                    debug!("A request without the replica's secret was refused.");
                 }
                 body::drain(request.into_body()).await;
                 answer.map(|bytes| ResponseBody::Own(Full::new(bytes)))

@@ -292,6 +292,22 @@ mod tests {
     }
 
     #[test]
+    fn hello_ends_where_its_lists_and_its_record_end() {
+        let good = made(&[(0, names(&[(0, "a.example")]))]);
+        assert_eq!(name(&good).as_deref(), Ok("a.example"));
+        // One byte more, which the record counts, and then the message too.
+        let mut bad = [&good[..], &[0]].concat();
+        bad[4] += 1;
+        assert_eq!(name(&bad), Err(BadHello::Malformed));
+        bad[8] += 1;
+        assert_eq!(name(&bad), Err(BadHello::Malformed));
+        // Which the list of extensions counts as well: half an extension.
+        let extensions = good.len() - 18 - 1;
+        bad[extensions] += 1;
+        assert_eq!(name(&bad), Err(BadHello::Malformed));
+    }
+
+    #[test]
     fn what_is_not_tls_is_known_by_its_first_bytes() {
         for bytes in [&b"GET / HTTP/1.1"[..], b"S", &[22, 2], &[21, 3, 3, 0, 2], &[0x80, 0x2e, 1]] {
             assert_eq!(name(bytes), Err(BadHello::NotTls), "{bytes:?}");
@@ -301,7 +317,9 @@ mod tests {
         mixed.extend([23, 3, 3]);
         assert_eq!(name(&mixed), Err(BadHello::NotTls));
         // Another message than a ClientHello.
-        assert_eq!(name(&[22, 3, 1, 0, 4, 2, 0, 0, 0]), Err(BadHello::Malformed));
+        let mut server_hello = hello("a.example");
+        server_hello[5] = 2;
+        assert_eq!(name(&server_hello), Err(BadHello::Malformed));
         assert_eq!(name(&[22, 3, 1, 0, 0]), Err(BadHello::Malformed));
     }
 
