@@ -129,7 +129,7 @@ impl Prefixes {
     pub(crate) fn answered(&self, sent: Sent, tokens: &Tokens) -> Option<PrefixBreak> {
         let Sent { group, mut entry, expected } = sent;
         let report = expected.and_then(|expected| expected.missed(&entry.blocks, tokens));
-        entry.cached = tokens.cache_read + tokens.cache_write_5m + tokens.cache_write_1h;
+        entry.cached = tokens.read().saturating_sub(tokens.input);
         if entry.cached > 0 {
             self.keep(group, entry);
         }
