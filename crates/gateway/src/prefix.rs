@@ -129,7 +129,7 @@ impl Prefixes {
     pub(crate) fn answered(&self, sent: Sent, tokens: &Tokens) -> Option<PrefixBreak> {
         let Sent { group, mut entry, expected } = sent;
         let report = expected.and_then(|expected| expected.missed(&entry.blocks, tokens));
-        entry.cached = tokens.cache_read + tokens.cache_write_5m + tokens.cache_write_1h;
+        entry.cached = tokens.read().saturating_sub(tokens.input);
         if entry.cached > 0 {
             self.keep(group, entry);
         }
@@ -205,34 +205,29 @@ impl Entry {
     ) -> Option<Expected> {
         let all = self.blocks.all();
         let told_apart = compared == Compared::Session || self.agent.is_none();
-        let ranked = others.filter_map(|old| {
+        let found = others.filter_map(|old| {
             let part = compared.of(&old.blocks);
             let same = common(part, all);
-            let rank = match (same == part.len(), old.is_warm(self.started)) {
-                _ if part.is_empty() => None,
-                (true, true) => Some(2),
-                (true, false) => Some(1),
+            let counts = if same == part.len() {
+                !part.is_empty()
+            } else {
                 // One that ends where the other goes on is not another.
-                (false, true) if same < all.len() && told_apart && is_kin(&old.blocks, all) => {
-                    Some(0)
-                }
-                (false, _) => None,
+                let differs = same < all.len() && old.is_warm(self.started);
+                differs && told_apart && is_kin(&old.blocks, all)
             };
-            rank.map(|rank| (rank, same, old))
+            counts.then_some((same, old))
         });
-        let (rank, same, old) =
-            ranked.max_by_key(|(rank, same, old)| (*rank, *same, old.started))?;
+        let (same, old) = found.max_by_key(|(same, old)| (*same, old.started))?;
         let part = compared.of(&old.blocks);
         let after = self.started - old.started;
-        let cause = match (rank, part.get(same), all.get(same)) {
-            (2, ..) => Cause::Lost { after },
-            (1, ..) => Cause::Expired { after },
-            (_, Some(was), Some(is)) if was.place == is.place => Cause::Differs { place: is.place },
-            (_, Some(was), Some(is)) if is.place < was.place => Cause::New { place: is.place },
-            (_, Some(was), _) => Cause::Missing { place: was.place },
-            (_, None, _) => return None,
+        let cause = match (part.get(same), all.get(same)) {
+            (None, _) if old.is_warm(self.started) => Cause::Lost { after },
+            (None, _) => Cause::Expired { after },
+            (Some(was), Some(is)) if was.place == is.place => Cause::Differs { place: is.place },
+            (Some(was), Some(is)) if is.place < was.place => Cause::New { place: is.place },
+            (Some(was), _) => Cause::Missing { place: was.place },
         };
-        let kept = if rank == 0 { size(&part[..same]) } else { 0 };
+        let kept = if same == part.len() { 0 } else { size(&part[..same]) };
         Some(old.promises(compared, cause, kept))
     }
 

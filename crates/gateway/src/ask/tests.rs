@@ -115,6 +115,19 @@ fn prefix_is_the_model_the_tools_and_the_system_prompt_and_nothing_else() {
 }
 
 #[test]
+fn tool_and_system_block_of_the_same_bytes_are_not_the_same() {
+    let block = marked(text(&"long ".repeat(1_000)), ephemeral());
+    let with = |part: &str| {
+        let mut body = json!({ "model": "m", "max_tokens": 1 });
+        body[part] = json!([block]);
+        parse(&body)
+    };
+    let (tool, system) = (with("tools"), with("system"));
+    assert_eq!(tool.blocks.all()[0].hash, system.blocks.all()[0].hash);
+    assert_ne!(tool.prefix.unwrap().key, system.prefix.unwrap().key);
+}
+
+#[test]
 fn prefix_ends_with_the_last_mark_before_the_messages() {
     let mut body = first();
     body["system"][1]["cache_control"] = Value::Null;
@@ -156,6 +169,10 @@ fn hour_of_caching_is_seen_wherever_it_is_asked_for() {
     assert!(parse(&body).long_lived);
     body["messages"][0]["content"] = json!([{ "type": "text", "text": hour.to_string() }]);
     assert!(!parse(&body).long_lived);
+    for (ttl, long_lived) in [("5m", false), ("24h", true)] {
+        body["cache_control"] = json!({ "type": "ephemeral", "ttl": ttl });
+        assert_eq!(parse(&body).long_lived, long_lived, "{ttl}");
+    }
 }
 
 #[test]
@@ -183,11 +200,16 @@ fn images_and_documents_count_by_themselves_and_not_by_their_base64() {
         (json!({ "type": "document", "source": source("text") }), 1_000_000),
         // What claims to be an image and is none counts by its bytes.
         (json!({ "type": "text", "text": "x", "source": source("base64") }), 1_000_000),
+        (json!({ "type": "image", "source": source("url") }), 1_005_000),
     ] {
         let bound = ask(block.clone()).input_bound;
         let least = none.input_bound + more;
         assert!((least..least + 200).contains(&bound), "{more}: {bound}");
     }
+    // A message with an image is as large as text of as many tokens.
+    let size = |block: &Value| ask(block.clone()).blocks.all()[4].size;
+    assert!((6_400..6_600).contains(&size(&image)));
+    assert!((6_400..6_600).contains(&size(&result(image.clone()))));
     let likely = |block: &Value| ask(block.clone()).input_estimate - none.input_estimate;
     assert!((1_600..1_650).contains(&likely(&image)));
     // 15 pages of 64 KiB, and one that is begun.
@@ -358,6 +380,13 @@ proptest! {
     fn text_is_the_same_as_its_one_block(text in any::<String>()) {
         let with = |content: Value| {
             parse(&json!({ "model": "m", "max_tokens": 1, "system": content }))
+        };
+        let (bare, block) = (with(json!(text)), with(json!([self::text(&text)])));
+        prop_assert_eq!(bare.blocks.all(), block.blocks.all());
+        let with = |content: Value| {
+            let result = json!({ "type": "tool_result", "tool_use_id": "t", "content": content });
+            let messages = json!([{ "role": "user", "content": [result] }]);
+            parse(&json!({ "model": "m", "max_tokens": 1, "messages": messages }))
         };
         let (bare, block) = (with(json!(text)), with(json!([self::text(&text)])));
         prop_assert_eq!(bare.blocks.all(), block.blocks.all());

@@ -83,7 +83,7 @@ impl World {
         let sender = Sender {
             task: &task,
             attempt: Attempt::FIRST,
-            session: Some(request.session),
+            session: Some(request.session).filter(|session| !session.is_empty()),
             agent: request.agent,
         };
         let sent = self.prefixes.sent(("account", "marie"), sender, &ask);
@@ -152,9 +152,71 @@ async fn first_block_that_differs_is_named_with_the_attempt_it_differs_from() {
         change(&mut other);
         assert_eq!(world.ask(&other), report);
         // Once is enough: from now on there are two prefixes.
-        assert_eq!(world.ask(&Request { session: "s3", ..other }), "");
-        assert_eq!(world.ask(&Request::of("s4")), "");
+        assert_eq!(world.ask(&Request::of("s3")), "");
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(world.ask(&Request { session: "s4", ..other }), "");
+        // And what is lost of one of them is not laid at the other's door.
+        world.cache.clear();
+        let lost = world.ask(&Request::of("s5"));
+        assert_eq!(lost, "same bytes as b3.t3 attempt 1, 60 s later, yet not read from the cache");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_change_behind_much_that_stays_is_seen_by_what_is_read() {
+    let tools = vec!["Agent", "Bash", "Edit", "Glob", "Grep", "List", "Read", "Skill", "Write"];
+    let mut world = World::default();
+    assert_eq!(world.ask(&Request { tools: tools.clone(), ..Request::of("s1") }), "");
+    let changed = Request { tools, prompt: "You are zoe.", ..Request::of("s2") };
+    let out = world.send(&changed);
+    assert!(out.tokens.cache_read > out.tokens.cache_write_5m);
+    let report = world.answer(out).expect("a report");
+    assert_eq!(report.to_string(), "system[1] differs from b3.t1 attempt 1");
+    assert!((2_000..4_000).contains(&report.lost), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_of_next_to_nothing_is_not_reported() {
+    let mut world = World::default();
+    let mut session = Request::of("s1");
+    assert_eq!(world.ask(&session), "");
+    session.messages[0] = "another task".to_owned();
+    assert_eq!(world.ask(&session), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_a_session_are_missed_though_the_rest_is_read() {
+    let mut world = World::default();
+    let mut session = Request::of("s1");
+    session.say(&"long ".repeat(5));
+    let out = world.send(&session);
+    let (last, _) = out.writes[2];
+    assert_eq!(world.answer(out), None);
+    world.cache.remove(&last);
+    session.say("next ");
+    assert_eq!(
+        world.ask(&session),
+        "same bytes as b3.t1 attempt 1, 0 s later, yet not read from the cache"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn image_that_makes_an_estimate_too_high_is_no_reason_for_a_report() {
+    let mut world = World::default();
+    assert_eq!(world.ask(&Request::of("s1")), "");
+    let mut out = world.send(&Request::of("s2"));
+    out.tokens.input += 100_000;
+    assert_eq!(world.answer(out), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_a_session_are_not_taken_for_one_session() {
+    let mut world = World::default();
+    let mut nameless = Request { session: "", ..Request::of("s1") };
+    nameless.say(&"long ".repeat(5));
+    assert_eq!(world.ask(&nameless), "");
+    nameless.messages[2] = "another task".repeat(500);
+    assert_eq!(world.ask(&nameless), "");
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +250,24 @@ async fn same_bytes_too_late_have_expired() {
         tokio::time::advance(minutes * MINUTE).await;
         let other = Request { ttl, ..Request::of("s2") };
         assert_eq!(world.ask(&other), report.replace("t1", "t2"));
+        let model = Request { model: "haiku", ..other };
+        tokio::time::advance(minutes * MINUTE).await;
+        assert_eq!(world.ask(&model), "", "nothing is warm that another model could have");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_one_that_used_the_prefix_is_named() {
+    let mut world = World::default();
+    for session in ["s1", "s2", "s3"] {
+        assert_eq!(world.ask(&Request::of(session)), "");
+        tokio::time::advance(4 * MINUTE).await;
+    }
+    tokio::time::advance(4 * MINUTE).await;
+    assert_eq!(
+        world.ask(&Request::of("s4")),
+        "same bytes as b3.t3 attempt 1; the cache had expired, 480 s later"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,6 +297,9 @@ async fn other_kinds_of_requests_and_sub_agents_are_no_break() {
     assert_eq!(world.ask(&reviewer), "");
     let tester = Request { agent: Some("a2"), prompt: "Test.", ..Request::of("s1") };
     assert_eq!(world.ask(&tester), "");
+    let mut after = World::default();
+    assert_eq!(after.ask(&tester), "");
+    assert_eq!(after.ask(&Request::of("s2")), "", "a sub-agent's prompt is not the worker's");
     // In its own conversation a sub-agent's prompt does not change either.
     assert_eq!(
         world.ask(&Request { prompt: "Test again.", ..tester }),
@@ -237,6 +319,7 @@ async fn what_could_not_be_read_is_not_missed() {
     let mut out = world.send(&Request::of("s1"));
     (out.tokens, out.writes) = (Tokens { input: 9_000, ..Tokens::default() }, Vec::new());
     assert_eq!(world.answer(out), None);
+    assert!(world.prefixes.groups.lock().unwrap().is_empty());
     assert_eq!(world.ask(&Request::of("s2")), "");
 
     // Never answered.
@@ -264,11 +347,12 @@ async fn groups_know_nothing_of_each_other_and_memory_is_bounded() {
             assert!(session.ends_with(".0") == sent.expected.is_none());
             prefixes.answered(sent, &cached);
         }
+        tokio::time::advance(MINUTE).await;
     }
     let groups = prefixes.groups.lock().unwrap();
     assert_eq!(groups.len(), 64);
     assert!(groups.values().all(|entries| entries.len() == 32));
-    assert!(groups.contains_key(&hash_of(199)));
+    assert!((136..200).all(|group| groups.contains_key(&hash_of(group))));
 }
 
 #[derive(Clone, Debug)]
