@@ -1,38 +1,18 @@
-//! Which requests may leave at all.
-//!
-//! Limits and budgets, when they come, are further reasons to refuse, decided here.
+//! Which requests may leave at all, as far as their first line tells.
 
-use http::{Method, Request, StatusCode, uri::PathAndQuery};
+use http::{Method, Request, uri::PathAndQuery};
 
-/// What to do with a request.
+/// What to do with a request to the model's API.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Send it on, with this path and query.
+    /// Ask the model, with this path and query: it costs money, and is booked.
+    Ask(PathAndQuery),
+    /// Send it on, with this path and query: it costs nothing.
     Forward(PathAndQuery),
     /// Say that somebody is here. The CLI asks so before its first request.
     Hello,
-    /// Say no.
-    Refuse(Refusal),
-}
-
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// It wants a part of the API that a worker has no use for.
-    Path,
-}
-
-impl Refusal {
-    /// Returns the status of the answer, the API's name for that kind of error, and the reason.
-    pub(crate) fn answer(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::Path => (
-                StatusCode::NOT_FOUND,
-                "not_found_error",
-                "gateway: only paths under /v1/ and /api/hello of the model's API are let through",
-            ),
-        }
-    }
+    /// Say no: a worker has no use for that part of the API.
+    Refuse,
 }
 
 /// Returns whether a request is for another host than the one it came to: the egress proxy's business.
@@ -43,26 +23,23 @@ pub(crate) fn is_for_elsewhere<B>(request: &Request<B>) -> bool {
 /// Decides about a request to the model's API by its first line alone.
 pub(crate) fn judge<B>(request: &Request<B>) -> Verdict {
     let uri = request.uri();
+    let Some(path) = uri.path_and_query() else { return Verdict::Refuse };
+    // To the letter: what a server takes for the same path in another spelling would not be booked.
     match uri.path() {
-        "/api/hello" if request.method() == Method::HEAD => return Verdict::Hello,
-        "/api/hello" => {}
-        path if path.starts_with("/v1/") && !climbs(path) => {}
-        _ => return Verdict::Refuse(Refusal::Path),
-    }
-    match uri.path_and_query() {
-        Some(path) => Verdict::Forward(path.clone()),
-        None => Verdict::Refuse(Refusal::Path),
+        "/v1/messages" => Verdict::Ask(path.clone()),
+        "/api/hello" if request.method() == Method::HEAD => Verdict::Hello,
+        "/api/hello" | "/v1/messages/count_tokens" | "/v1/models" => Verdict::Forward(path.clone()),
+        other if other.strip_prefix("/v1/models/").is_some_and(is_name) => {
+            Verdict::Forward(path.clone())
+        }
+        _ => Verdict::Refuse,
     }
 }
 
-/// Returns whether the path has a `.` or `..` in it, in any spelling that a server may take for
-/// one. Such a path begins under `/v1/` and ends elsewhere.
-fn climbs(path: &str) -> bool {
-    let mut plain = path.to_ascii_lowercase();
-    for (spelling, meaning) in [("%2e", "."), ("%2f", "/"), ("%5c", "/"), ("\\", "/")] {
-        plain = plain.replace(spelling, meaning);
-    }
-    plain.split('/').any(|part| part == "." || part == "..")
+/// Returns whether this can be a model's name, and nothing else.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@:".contains(&byte);
+    !text.is_empty() && text.bytes().all(plain) && !text.bytes().all(|byte| byte == b'.')
 }
 
 #[cfg(test)]
@@ -75,29 +52,37 @@ mod tests {
 
     #[test]
     fn only_the_api_is_let_through() {
-        for uri in ["/v1/messages?beta=true", "/v1/models", "/v1/a..b/...", "/api/hello"] {
+        let ask = verdict(Method::POST, "/v1/messages?beta=true");
+        assert!(matches!(ask, Verdict::Ask(path) if path == "/v1/messages?beta=true"));
+        for uri in
+            ["/v1/models", "/v1/models/claude-x.5@1", "/v1/messages/count_tokens", "/api/hello"]
+        {
             assert!(matches!(verdict(Method::POST, uri), Verdict::Forward(_)), "{uri}");
         }
         assert!(matches!(verdict(Method::HEAD, "/api/hello"), Verdict::Hello));
-        for uri in ["/", "/v1", "/v2/x", "/api/hello/x", "/api/oauth", "*"] {
+        for uri in ["/", "/v1", "/v2/x", "/v1/messages/batches", "/api/hello/x", "/api/oauth", "*"]
+        {
             let verdict = verdict(Method::GET, uri);
-            assert!(matches!(verdict, Verdict::Refuse(Refusal::Path)), "{uri}");
+            assert!(matches!(verdict, Verdict::Refuse), "{uri}");
         }
     }
 
     #[test]
-    fn path_that_climbs_out_is_refused() {
+    fn other_spellings_of_a_path_are_refused() {
         for uri in [
-            "/v1/../admin",
-            "/v1/./x",
-            "/v1/..",
-            "/v1/%2e%2E/admin",
-            "/v1/.%2e/admin",
-            "/v1/..%2fadmin",
-            "/v1/x%5C..%5c/admin",
+            "/v1/messages/",
+            "/v1//messages",
+            "/v1/./messages",
+            "/v1/%6dessages",
+            "/V1/messages",
+            "/v1/models/../messages",
+            "/v1/models/..",
+            "/v1/models/x%2f..%2fmessages",
+            "/v1/models/x/y",
+            "/v1/models/",
         ] {
-            let verdict = verdict(Method::GET, uri);
-            assert!(matches!(verdict, Verdict::Refuse(Refusal::Path)), "{uri}");
+            let verdict = verdict(Method::POST, uri);
+            assert!(matches!(verdict, Verdict::Refuse), "{uri}");
         }
     }
 

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::json;
 
-use crate::{admission::Refusal, limits, upstream::Upstream};
+use crate::{
+    limits,
+    stop::{Stop, StopKind},
+    upstream::Upstream,
+};
 
 /// The header by which an answer of the gateway itself is told from one of the upstream.
 pub const GATEWAY_HEADER: HeaderName = HeaderName::from_static("x-supervisor-gateway");
@@ -17,6 +21,12 @@ pub const REFUSED: HeaderValue = HeaderValue::from_static("refused");
 /// [`GATEWAY_HEADER`] of a request that the upstream did not answer. To repeat it may help.
 pub const UNREACHABLE: HeaderValue = HeaderValue::from_static("unreachable");
 
+/// [`GATEWAY_HEADER`] of a request for which there is nothing more: the attempt is at its end.
+pub const STOPPED: HeaderValue = HeaderValue::from_static("stopped");
+
+/// By this the CLI is kept from trying again; it heeds it for every status (measured, 2.1.327).
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
 /// Returns the answer to the CLI's question whether somebody is here.
 pub(crate) fn hello() -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
@@ -24,9 +34,52 @@ pub(crate) fn hello() -> Response<Bytes> {
     response
 }
 
-pub(crate) fn refused(refusal: Refusal) -> Response<Bytes> {
-    let (status, kind, message) = refusal.answer();
-    error(status, kind, message, REFUSED)
+/// A part of the API that a worker has no use for.
+pub(crate) fn refused() -> Response<Bytes> {
+    let message = "gateway: of the model's API only /v1/messages, /v1/messages/count_tokens, \
+                   /v1/models and /api/hello are let through";
+    error(StatusCode::NOT_FOUND, "not_found_error", message, REFUSED)
+}
+
+/// The attempt gets nothing more.
+pub(crate) fn stopped(stop: &Stop) -> Response<Bytes> {
+    let (status, kind) = match &stop.kind {
+        StopKind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
+        StopKind::Overloaded => (overloaded(), "overloaded_error"),
+        StopKind::Auth => (StatusCode::UNAUTHORIZED, "authentication_error"),
+        StopKind::Budget(_) | StopKind::Billing => (StatusCode::PAYMENT_REQUIRED, "billing_error"),
+    };
+    let mut response = error(status, kind, &format!("gateway: {}", stop.message), STOPPED);
+    response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    response
+}
+
+/// The API's own status for "too many for now, of everybody together".
+fn overloaded() -> StatusCode {
+    StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// The request is longer than what the API takes.
+pub(crate) fn too_large() -> Response<Bytes> {
+    let message = format!("gateway: the request has more than {} bytes", limits::MAX_REQUEST);
+    error(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", &message, REFUSED)
+}
+
+/// The request is none that the API would take.
+pub(crate) fn unreadable(why: &dyn Error) -> Response<Bytes> {
+    error(StatusCode::BAD_REQUEST, "invalid_request_error", &format!("gateway: {why}"), REFUSED)
+}
+
+/// What the request may cost can't be written down for now, so it is not sent.
+pub(crate) fn unbookable(why: &dyn Error) -> Response<Bytes> {
+    let message = format!("gateway: {why}: {}", causes(why));
+    error(StatusCode::SERVICE_UNAVAILABLE, "api_error", &message, REFUSED)
+}
+
+/// There is nothing to book the request on.
+pub(crate) fn unassigned() -> Response<Bytes> {
+    let message = "gateway: no attempt runs here, so there is no one to ask the model for";
+    error(StatusCode::FORBIDDEN, "permission_error", message, REFUSED)
 }
 
 /// Somebody calls who has not shown the replica's secret. Says nothing of what was wrong with it.

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use thiserror::Error;
@@ -16,33 +16,73 @@ use tokio::{
 };
 
 use crate::{
+    booking::Booking,
     exchange::{End, Exchange, Upload},
     limits,
 };
 
 /// A request's body on its way to the upstream.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// It was read before, so that it can be sent more than once.
+    Whole(Full<Bytes>),
+    /// It is sent on as it comes.
+    Passing(Passing),
+}
+
+impl RequestBody {
+    /// Returns the body to send, and where it comes back if it is dropped before its end.
+    pub(crate) fn passing(
+        incoming: Incoming,
+        upload: Arc<Upload>,
+    ) -> (Self, oneshot::Receiver<Incoming>) {
+        let (sender, rest) = oneshot::channel();
+        let passing = Passing { incoming: Some(incoming), upload, rest: Some(sender) };
+        (Self::Passing(passing), rest)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Passing(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Passing(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Passing(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A body that is sent on as it comes.
 ///
 /// What the upstream doesn't take comes back: a client must be able to finish its request before
 /// it can be expected to read the answer.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
+pub(crate) struct Passing {
     incoming: Option<Incoming>,
     upload: Arc<Upload>,
     rest: Option<oneshot::Sender<Incoming>>,
 }
 
-impl RequestBody {
-    /// Returns the body to send, and where it comes back if it is dropped before its end.
-    pub(crate) fn new(
-        incoming: Incoming,
-        upload: Arc<Upload>,
-    ) -> (Self, oneshot::Receiver<Incoming>) {
-        let (sender, rest) = oneshot::channel();
-        (Self { incoming: Some(incoming), upload, rest: Some(sender) }, rest)
-    }
-}
-
-impl Body for RequestBody {
+impl Body for Passing {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -71,7 +111,7 @@ impl Body for RequestBody {
     }
 }
 
-impl Drop for RequestBody {
+impl Drop for Passing {
     fn drop(&mut self) {
         if let (Some(incoming), Some(rest)) = (self.incoming.take(), self.rest.take()) {
             // Nobody waits for it when the client is gone.
@@ -85,6 +125,69 @@ pub(crate) async fn drain(mut rest: Incoming) {
     let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
     // Out of time: the client gets its answer now, or not at all.
     let _ = tokio::time::timeout(limits::DRAIN_TIMEOUT, reading).await;
+}
+
+/// Why a request's body could not be read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// It has more than [`limits::MAX_REQUEST`] bytes.
+    TooLarge,
+    /// The client broke off.
+    Broken,
+}
+
+/// Reads a request's body to its end.
+///
+/// # Errors
+///
+/// [`Unread`]; of a body that is too large the rest is drained, so that the client reads the answer.
+pub(crate) async fn whole(mut incoming: Incoming, upload: &Upload) -> Result<Bytes, Unread> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = incoming.frame().await {
+        let Ok(data) = frame.map_err(|_| upload.set_broken()).map(Frame::into_data) else {
+            return Err(Unread::Broken);
+        };
+        let Ok(data) = data else { continue };
+        upload.add(data.len());
+        if first.len() + all.len() + data.len() > limits::MAX_REQUEST {
+            drain(incoming).await;
+            return Err(Unread::TooLarge);
+        }
+        // Most requests come in one piece, which needs no copy.
+        if first.is_empty() && all.is_empty() {
+            let known = usize::try_from(incoming.size_hint().lower()).unwrap_or(0);
+            if known > 0 {
+                all.reserve(data.len() + known.min(limits::MAX_REQUEST));
+                all.extend_from_slice(&data);
+            } else {
+                first = data;
+            }
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Returns a short body of the upstream's, as far as it comes soon; what is longer is cut off.
+pub(crate) async fn short(mut incoming: Incoming) -> Bytes {
+    let mut all = BytesMut::new();
+    let reading = async {
+        while let Some(Ok(frame)) = incoming.frame().await {
+            if let Ok(data) = frame.into_data() {
+                let room = limits::MAX_ERROR.saturating_sub(all.len());
+                all.extend_from_slice(&data[..data.len().min(room)]);
+                if data.len() > room {
+                    break;
+                }
+            }
+        }
+    };
+    // What came until then is all that is told.
+    let _ = tokio::time::timeout(limits::DRAIN_TIMEOUT, reading).await;
+    all.freeze()
 }
 
 /// A response's body on its way to the client.
@@ -103,6 +206,8 @@ pub(crate) enum ResponseBody {
 pub(crate) struct Download {
     incoming: Incoming,
     exchange: Exchange,
+    /// What is booked for it, if it is the model's.
+    booking: Option<Booking>,
     /// Runs while the upstream is being waited for, and only then.
     silence: Option<Pin<Box<Sleep>>>,
 }
@@ -117,11 +222,19 @@ pub(crate) enum BrokenBody {
 }
 
 impl Download {
-    pub(crate) fn new(incoming: Incoming, mut exchange: Exchange) -> Self {
-        if incoming.is_end_stream() {
-            exchange.set_end(End::Complete);
+    pub(crate) fn new(incoming: Incoming, exchange: Exchange, booking: Option<Booking>) -> Self {
+        let mut download = Self { incoming, exchange, booking, silence: None };
+        if download.incoming.is_end_stream() {
+            download.end(End::Complete);
         }
-        Self { incoming, exchange, silence: None }
+        download
+    }
+
+    /// Notes how it ended. What is booked is settled as soon as all is known, and not only when the client
+    /// has taken the last byte.
+    fn end(&mut self, end: End) {
+        self.exchange.set_end(end);
+        drop(self.booking.take());
     }
 
     fn poll_frame(
@@ -133,7 +246,7 @@ impl Download {
                 Box::pin(sleep_until(Instant::now() + limits::IDLE_TIMEOUT))
             });
             ready!(silence.as_mut().poll(cx));
-            self.exchange.set_end(End::Silent);
+            self.end(End::Silent);
             return Poll::Ready(Some(Err(BrokenBody::Silent)));
         };
         self.silence = None;
@@ -141,19 +254,22 @@ impl Download {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.exchange.add_down(data.len());
+                    if let Some(booking) = &mut self.booking {
+                        booking.see(data);
+                    }
                 }
                 // A body of known length is not asked for more after its last byte.
                 if self.incoming.is_end_stream() {
-                    self.exchange.set_end(End::Complete);
+                    self.end(End::Complete);
                 }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.exchange.set_end(End::Broken);
+                self.end(End::Broken);
                 Some(Err(BrokenBody::Broken(error)))
             }
             None => {
-                self.exchange.set_end(End::Complete);
+                self.end(End::Complete);
                 None
             }
         })

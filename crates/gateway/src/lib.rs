@@ -17,55 +17,88 @@
 //! # Examples
 //!
 //! ```no_run
-//! use std::{path::Path, sync::Arc};
+//! use std::{path::Path, sync::Arc, time::SystemTime};
 //!
-//! use gateway::{Credential, EgressPolicy, Gateway, Replica, Upstream};
+//! use gateway::{
+//!     Account, Credential, EgressPolicy, Gateway, Ledger, Prices, Replica, Upstream,
+//!     pace::{AccountId, PaceConfig},
+//! };
+//! use protocol::Time;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let gateway = Gateway::new(Upstream::parse("https://api.anthropic.com")?)?;
+//! let now = || Time::ZERO + SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+//! let (ledger, _notices) = Ledger::open(Some(Path::new(".supervisor/ledger.jsonl")), now)?;
+//! let upstream = Upstream::parse("https://api.anthropic.com")?;
+//! let gateway = Gateway::new(upstream, Prices::built_in(), ledger, PaceConfig::default())?;
 //! let key = Arc::new(Credential::api_key(std::env::var("ANTHROPIC_API_KEY")?)?);
-//! let socket = Path::new("/run/user/1000/supervisor/gateway/marie-1/gateway.sock");
 //! let replica = Replica {
 //!     id: "marie-1".parse()?,
 //!     worker: "marie".parse()?,
-//!     credential: Some(key),
+//!     account: Arc::new(Account::new(AccountId::new("the studio's"), Some(key))),
 //!     egress: EgressPolicy { rules: vec!["*.pythonhosted.org".parse()?] },
 //! };
+//! let socket = Path::new("/run/user/1000/supervisor/gateway/marie-1/gateway.sock");
 //! let listener = gateway.listen(replica, socket).await?;
-//! // … the replica lives …
+//! // … `listener.assign(…)` says on which attempt the replica works …
 //! listener.close().await;
 //! # Ok(())
 //! # }
 //! ```
 
+mod account;
 mod admission;
 mod answer;
+mod ask;
 mod body;
+mod booking;
 mod caller;
 mod client;
 mod credential;
+mod desk;
 mod egress;
 mod exchange;
+mod governor;
 mod headers;
+mod ledger;
 pub mod limits;
 mod listener;
+mod message;
+mod meter;
 mod money;
+pub mod pace;
+mod prefix;
+mod prices;
 mod proxy;
+mod quota;
+mod room;
 mod secret;
 mod socket;
+mod stagger;
+mod stop;
 mod tokens;
 mod upstream;
 
 pub use crate::{
-    answer::{GATEWAY_HEADER, REFUSED, UNREACHABLE},
+    account::Account,
+    answer::{GATEWAY_HEADER, REFUSED, STOPPED, UNREACHABLE},
     caller::Caller,
     client::TlsRootsError,
     credential::{Credential, InvalidCredential},
     egress::{EgressPolicy, Lookup, Outside, REASON_HEADER, Resolver},
+    ledger::{
+        Amount, Budget, Day, Entry, Filter, Ledger, LedgerError, Notice, OverBudget, Refused,
+        Reservation, Scope, Spent, Standing, Sums, Totals, Worst,
+    },
     listener::{Gateway, Listener, PortListener, Replica},
+    meter::{Meter, Reading},
     money::Usd,
+    prices::{
+        LongPrompt, LongPromptSetting, Most, Origin, PerMillion, PerSearch, Price, PriceSetting,
+        Prices, Rates, RatesSetting, Terms,
+    },
     secret::{InvalidSecret, SECRET_HEADER, Secret},
     socket::{DIR_MODE, ListenError, SOCKET_MODE},
+    stop::{Stop, StopKind},
     tokens::Tokens,
     upstream::{InvalidUpstream, Upstream},
 };

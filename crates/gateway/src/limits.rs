@@ -16,6 +16,11 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// It includes connecting and sending the body. Just above the CLI's 360 s.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(370);
 
+/// How long a request may wait in the gateway, for its turn or for an answer that is more than "later".
+///
+/// It leaves a minute of the CLI's 360 s for the upstream's first byte.
+pub const HOLD_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// How long the upstream may be silent in the middle of a response.
 ///
 /// Just above the CLI's 300 s. Only waiting for the upstream counts, not a client that doesn't read.
@@ -54,6 +59,14 @@ pub const MAX_EGRESS: usize = 64;
 /// Long enough for a server that builds something before it answers.
 pub const EGRESS_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How many warnings about refused requests one replica can bring into the log per minute. Further
+/// ones are debug lines.
+pub const WARNINGS_PER_MINUTE: u32 = 100;
+
+/// How many names are looked up at once, for all replicas together. Each takes a thread, of the 512
+/// that tokio has for such work.
+pub const MAX_LOOKUPS: usize = 64;
+
 /// How many addresses of a host are tried. Content networks answer with up to about eight.
 pub const MAX_ADDRESSES: usize = 8;
 
@@ -76,3 +89,15 @@ pub const BUFFER: usize = 64 * 1024;
 
 /// How many header lines a message may have. The CLI sends about 25, the API answers with about 40.
 pub const MAX_HEADERS: usize = 128;
+
+/// The largest request to the model that is taken, in bytes: the API's own limit.
+pub const MAX_REQUEST: usize = 32 * 1024 * 1024;
+
+/// How many bytes of requests to the model one replica may have waiting at once. Further ones are read when
+/// there is room.
+///
+/// Two of the largest, or a thousand of the usual size: an agent must not fill the daemon's memory.
+pub const MAX_WAITING: usize = 2 * MAX_REQUEST;
+
+/// How much of an error that the upstream answers with is handed on, in bytes. They have about 200.
+pub const MAX_ERROR: usize = 64 * 1024;

@@ -6,7 +6,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use protocol::{ReplicaId, WorkerId};
+use protocol::{Attempt, ReplicaId, TaskId, WorkerId};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -16,14 +16,23 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::{
+    account::Account,
     body::{self, ResponseBody},
+    caller::Caller,
     client::{Client, TlsRootsError},
-    credential::Credential,
+    desk::Desk,
     egress::{Egress, EgressPolicy, Outside},
+    governor::Governor,
+    ledger::Ledger,
     limits,
+    pace::{PaceConfig, PaceStatus},
+    prices::Prices,
     proxy::Proxy,
+    quota::Quota,
+    room::Room,
     secret::Secret,
     socket::{self, ListenError, SocketFile},
+    stop::Stop,
     upstream::Upstream,
 };
 
@@ -35,24 +44,44 @@ pub struct Gateway {
     upstream: Upstream,
     client: Client,
     outside: Outside,
+    governor: Arc<Governor>,
 }
 
 impl Gateway {
-    /// Returns a gateway to `upstream`. Connects to nothing yet.
+    /// Returns a gateway to `upstream`, whose requests to the model are priced by `prices`, booked in
+    /// `ledger`, and kept to the limits of `pace`. Connects to nothing yet.
     ///
     /// # Errors
     ///
     /// For an `https` upstream the system's trusted certificates (or those of `SSL_CERT_FILE`)
     /// are read now; without one it can't work.
-    pub fn new(upstream: Upstream) -> Result<Self, TlsRootsError> {
+    pub fn new(
+        upstream: Upstream,
+        prices: Prices,
+        ledger: Ledger,
+        pace: PaceConfig,
+    ) -> Result<Self, TlsRootsError> {
         let client = Client::new(&upstream)?;
-        Ok(Self { upstream, client, outside: Outside::default() })
+        let governor = Arc::new(Governor::new(prices, ledger, pace));
+        Ok(Self { upstream, client, outside: Outside::default(), governor })
     }
 
-    /// Returns the same gateway to the same API in another network, as the egress proxy sees it.
-    ///
-    /// For tests; see [`Outside::of_a_test`].
-    #[doc(hidden)]
+    /// Returns what was spent, and by whom.
+    pub fn ledger(&self) -> &Ledger {
+        &self.governor.ledger
+    }
+
+    /// Returns what each model costs.
+    pub fn prices(&self) -> &Prices {
+        &self.governor.prices
+    }
+
+    /// Returns how things stand with the limits, for each model of each account that was used.
+    pub fn limits(&self) -> Vec<PaceStatus> {
+        self.governor.pace.status()
+    }
+
+    /// Returns the same gateway with another view of the network for the egress proxy.
     pub fn with_outside(self, outside: Outside) -> Self {
         Self { outside, ..self }
     }
@@ -79,7 +108,8 @@ impl Gateway {
     /// A future that is dropped before its end has changed nothing.
     pub async fn listen(&self, replica: Replica, path: &Path) -> Result<Listener, ListenError> {
         let (socket, file) = socket::bind(path).await?;
-        Ok(Listener { file, serving: self.serve(replica, socket, None) })
+        let (desk, serving) = self.serve(replica, socket, None);
+        Ok(Listener { file, desk, serving })
     }
 
     /// Opens the way out for a replica that can't share a unix socket: a TCP listener at `address`, with
@@ -111,11 +141,18 @@ impl Gateway {
         let fail = |source| ListenError::Address { address, source };
         let socket = TcpListener::bind(address).await.map_err(fail)?;
         let address = socket.local_addr().map_err(fail)?;
-        Ok(PortListener { address, serving: self.serve(replica, socket, Some(secret)) })
+        let (desk, serving) = self.serve(replica, socket, Some(secret));
+        Ok(PortListener { address, desk, serving })
     }
 
-    fn serve(&self, replica: Replica, socket: impl Socket, secret: Option<Secret>) -> Serving {
-        let Replica { id, worker, credential, egress } = replica;
+    fn serve(
+        &self,
+        replica: Replica,
+        socket: impl Socket,
+        secret: Option<Secret>,
+    ) -> (Arc<Desk>, Serving) {
+        let Replica { id, worker, account, egress } = replica;
+        let desk = Arc::new(Desk::default());
         let span = info_span!("gateway", replica = %id);
         let model = self.upstream.host_name();
         let door = Arc::new(Door {
@@ -123,14 +160,18 @@ impl Gateway {
                 replica: id.as_str().into(),
                 upstream: self.upstream.clone(),
                 client: self.client.clone(),
-                credential,
+                account,
+                governor: Arc::clone(&self.governor),
+                desk: Arc::clone(&desk),
+                room: Room::new(),
                 egress: Egress::new(worker, egress, self.outside.clone(), model),
             },
             secret,
+            warnings: Quota::new(),
         });
         let closed = CancellationToken::new();
         let accepting = tokio::spawn(accept(socket, door, closed.clone()).instrument(span));
-        Serving { closing: closed.drop_guard(), accepting }
+        (desk, Serving { closing: closed.drop_guard(), accepting })
     }
 }
 
@@ -141,8 +182,8 @@ pub struct Replica {
     pub id: ReplicaId,
     /// Its worker, whose configuration a refusal names.
     pub worker: WorkerId,
-    /// The key that its requests to the model's API get, instead of their own.
-    pub credential: Option<Arc<Credential>>,
+    /// Whose key its requests to the model's API get, and whose limits count for them.
+    pub account: Arc<Account>,
     /// Which other hosts it may reach.
     pub egress: EgressPolicy,
 }
@@ -152,6 +193,7 @@ pub struct Replica {
 #[must_use = "a listener that is dropped is closed"]
 pub struct Listener {
     file: SocketFile,
+    desk: Arc<Desk>,
     serving: Serving,
 }
 
@@ -161,13 +203,25 @@ impl Listener {
         self.file.path()
     }
 
+    /// Says on whose account the replica's requests to the model go from now on. Until it is said, and
+    /// after `None`, they are refused; those that are under way stay where they were booked.
+    pub fn assign(&self, caller: Option<Caller>) {
+        self.desk.assign(caller);
+    }
+
+    /// Returns why an attempt got nothing more from the model, if that is so, and it is the last one that
+    /// was assigned.
+    pub fn stop(&self, task: &TaskId, attempt: Attempt) -> Option<Stop> {
+        self.desk.stop(task, attempt)
+    }
+
     /// Removes the socket, ends all connections, and returns when none is left.
     ///
     /// # Cancel safety
     ///
     /// A future that is dropped has closed the listener all the same; only the wait is cut short.
     pub async fn close(self) {
-        let Self { file, serving } = self;
+        let Self { file, desk: _, serving } = self;
         drop(file);
         serving.close().await;
     }
@@ -178,6 +232,7 @@ impl Listener {
 #[must_use = "a listener that is dropped is closed"]
 pub struct PortListener {
     address: SocketAddr,
+    desk: Arc<Desk>,
     serving: Serving,
 }
 
@@ -185,6 +240,18 @@ impl PortListener {
     /// Returns where it listens, with its port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Says on whose account the replica's requests to the model go from now on. Until it is said, and
+    /// after `None`, they are refused; those that are under way stay where they were booked.
+    pub fn assign(&self, caller: Option<Caller>) {
+        self.desk.assign(caller);
+    }
+
+    /// Returns why an attempt got nothing more from the model, if that is so, and it is the last one that
+    /// was assigned.
+    pub fn stop(&self, task: &TaskId, attempt: Attempt) -> Option<Stop> {
+        self.desk.stop(task, attempt)
     }
 
     /// Gives the port back, ends all connections, and returns when none is left.
@@ -247,6 +314,7 @@ struct Door {
     proxy: Proxy,
     /// What a request has to show, where others than the replica could call.
     secret: Option<Secret>,
+    warnings: Quota,
 }
 
 impl Door {
@@ -254,7 +322,10 @@ impl Door {
         match self.secret.as_ref().and_then(|secret| secret.turn_away(&mut request)) {
             None => self.proxy.serve(request).await,
             Some(answer) => {
-                warn!("A request without the replica's secret was refused.");
+                match self.warnings.take() {
+                    Some(_) => warn!("A request without the replica's secret was refused."),
+                    None => debug!("A request without the replica's secret was refused."),
+                }
                 body::drain(request.into_body()).await;
                 answer.map(|bytes| ResponseBody::Own(Full::new(bytes)))
             }

@@ -3,20 +3,26 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, header::HOST, uri::PathAndQuery};
+use http::{
+    Request, Response, StatusCode, Version, header::HOST, request::Parts, uri::PathAndQuery,
+};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::{
+    account::Account,
     admission::{self, Verdict},
     answer,
     body::{self, Download, RequestBody, ResponseBody},
     client::Client,
     credential::Credential,
+    desk::Desk,
     egress::Egress,
     exchange::{End, Exchange},
+    governor::Governor,
     headers::strip_hop_by_hop,
     limits,
+    room::Room,
     upstream::Upstream,
 };
 
@@ -26,9 +32,15 @@ pub(crate) struct Proxy {
     pub(crate) replica: Arc<str>,
     pub(crate) upstream: Upstream,
     pub(crate) client: Client,
-    pub(crate) credential: Option<Arc<Credential>>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) governor: Arc<Governor>,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) room: Room,
     pub(crate) egress: Egress,
 }
+
+/// An answer of the gateway itself, and how the exchange ended by it.
+pub(crate) type Own = (Response<Bytes>, End);
 
 impl Proxy {
     /// Answers a request. Whatever goes wrong becomes an answer, too.
@@ -46,64 +58,55 @@ impl Proxy {
             request.method().clone(),
             request.uri().path().to_owned(),
         );
-        let (answer, end) = match admission::judge(&request) {
-            Verdict::Forward(path) => match self.forward(request, path, &mut exchange).await {
-                Ok(response) => {
-                    exchange.set_status(response.status());
-                    return response.map(|incoming| {
-                        ResponseBody::Upstream(Box::new(Download::new(incoming, exchange)))
-                    });
-                }
-                Err(failure) => failure,
-            },
-            Verdict::Hello => (answer::hello(), End::Own),
-            Verdict::Refuse(refusal) => {
+        let answered = match admission::judge(&request) {
+            Verdict::Ask(path) => self.ask_model(request, path, &mut exchange).await,
+            Verdict::Forward(path) => {
+                self.forward(request, path, &mut exchange).await.map(|response| (response, None))
+            }
+            Verdict::Hello => Err((answer::hello(), End::Own)),
+            Verdict::Refuse => {
                 body::drain(request.into_body()).await;
-                (answer::refused(refusal), End::Own)
+                Err((answer::refused(), End::Own))
             }
         };
-        exchange.set_status(answer.status());
-        exchange.add_down(answer.body().len());
-        exchange.set_end(end);
-        answer.map(|bytes| ResponseBody::Own(Full::new(bytes)))
+        match answered {
+            Ok((response, booking)) => {
+                exchange.set_status(response.status());
+                response.map(|incoming| {
+                    ResponseBody::Upstream(Box::new(Download::new(incoming, exchange, booking)))
+                })
+            }
+            Err((answer, end)) => {
+                exchange.set_status(answer.status());
+                exchange.add_down(answer.body().len());
+                exchange.set_end(end);
+                answer.map(|bytes| ResponseBody::Own(Full::new(bytes)))
+            }
+        }
     }
 
-    /// Sends a request on and returns the upstream's answer; or the gateway's own one if there is none.
+    /// Sends a request on as it comes, and returns the upstream's answer; or the gateway's own one if there
+    /// is none.
     async fn forward(
         &self,
         request: Request<Incoming>,
         path: PathAndQuery,
         exchange: &mut Exchange,
-    ) -> Result<Response<Incoming>, (Response<Bytes>, End)> {
+    ) -> Result<Response<Incoming>, Own> {
         let (mut parts, incoming) = request.into_parts();
-        parts.uri = match self.upstream.target(path) {
-            Ok(uri) => uri,
-            Err(error) => {
-                return Err((answer::no_answer(&self.upstream, &error), End::Unreachable));
+        let credential = match self.account.credential().await {
+            Ok(credential) => credential,
+            Err(stop) => {
+                body::drain(incoming).await;
+                return Err((answer::stopped(&stop), End::Own));
             }
         };
-        parts.version = Version::HTTP_11;
-        strip_hop_by_hop(&mut parts.headers);
-        parts.headers.insert(HOST, self.upstream.host_header());
-        // After the headers that `Connection` names are gone, so that it can't name this one.
-        if let Some(credential) = &self.credential {
-            credential.apply(&mut parts.headers);
-        }
-        // `parts` keeps its extensions: hyper keeps the spelling of the header names there.
-        let (body, mut rest) = RequestBody::new(incoming, exchange.upload());
+        self.address(&mut parts, path, credential.as_deref())?;
+        let (body, mut rest) = RequestBody::passing(incoming, exchange.upload());
         let sending = self.client.request(Request::from_parts(parts, body));
 
         let failure = match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {
-            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                // Nobody asked: `Upgrade` ends at this hop.
-                let error = std::io::Error::other("it switched to another protocol");
-                (answer::no_answer(&self.upstream, &error), End::Unreachable)
-            }
-            Ok(Ok(mut response)) => {
-                *response.version_mut() = Version::HTTP_11;
-                strip_hop_by_hop(response.headers_mut());
-                return Ok(response);
-            }
+            Ok(Ok(response)) => return self.incoming(response),
             Ok(Err(_)) if exchange.is_upload_broken() => {
                 // Nobody reads this answer.
                 let error = std::io::Error::other("the client broke off its request");
@@ -119,5 +122,42 @@ impl Proxy {
             body::drain(rest).await;
         }
         Err(failure)
+    }
+
+    /// Makes a request's head the upstream's.
+    pub(crate) fn address(
+        &self,
+        parts: &mut Parts,
+        path: PathAndQuery,
+        credential: Option<&Credential>,
+    ) -> Result<(), Own> {
+        parts.uri = self
+            .upstream
+            .target(path)
+            .map_err(|error| (answer::no_answer(&self.upstream, &error), End::Unreachable))?;
+        parts.version = Version::HTTP_11;
+        // It keeps its extensions: hyper keeps the spelling of the header names there.
+        strip_hop_by_hop(&mut parts.headers);
+        parts.headers.insert(HOST, self.upstream.host_header());
+        // After the headers that `Connection` names are gone, so that it can't name this one.
+        if let Some(credential) = credential {
+            credential.apply(&mut parts.headers);
+        }
+        Ok(())
+    }
+
+    /// Makes an answer's head the client's.
+    pub(crate) fn incoming(
+        &self,
+        mut response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, Own> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked: `Upgrade` ends at this hop.
+            let error = std::io::Error::other("it switched to another protocol");
+            return Err((answer::no_answer(&self.upstream, &error), End::Unreachable));
+        }
+        *response.version_mut() = Version::HTTP_11;
+        strip_hop_by_hop(response.headers_mut());
+        Ok(response)
     }
 }

@@ -39,8 +39,6 @@ pub struct Assignment {
     pub timeout: Duration,
     /// How long it may be silent.
     pub idle_timeout: Duration,
-    /// US dollars that it may spend.
-    pub budget_usd: Option<f64>,
     /// Who the worker is and how it runs its agent.
     pub agent: AgentSpec,
     /// The request of the run, where there is one.
@@ -90,6 +88,8 @@ pub struct AgentSpec {
     pub mcp: Option<Value>,
     /// The most tool rounds.
     pub max_turns: Option<u32>,
+    /// The most tokens of one answer; the agent's own default when absent.
+    pub max_output_tokens: Option<u32>,
     /// Whether a writable copy of the workspace is made for the attempt.
     pub copy_workspace: bool,
     /// Whether the agent signs in with its own home instead of through the gateway.

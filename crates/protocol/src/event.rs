@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attempt, Plan, Priority, ReplicaId, RunId, SessionId, ShortRunId, Task, TaskError, TaskId,
-    TaskResult, Time, Token, Usage,
+    Attempt, Choice, Decider, Decision, DecisionId, Plan, Priority, ReplicaId, RunId, SessionId,
+    ShortRunId, Task, TaskError, TaskId, TaskResult, Time, Token, Usage,
 };
 
 /// A line of a journal.
@@ -106,6 +106,9 @@ pub enum Event {
         priority: Priority,
         /// The most that it may spend, in US dollars.
         budget_usd: Option<f64>,
+        /// The most tokens that it may use.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget_tokens: Option<u64>,
         /// Whether the model is the built-in stand-in.
         rehearsal: bool,
     },
@@ -179,14 +182,18 @@ pub enum Event {
         /// The tokens of the attempt.
         #[serde(default)]
         usage: Usage,
-        /// What it cost, in US dollars.
-        #[serde(default)]
-        cost_usd: f64,
+        /// What it cost, in US dollars; `null` when a model was used whose price is not known,
+        /// and nothing when absent.
+        #[serde(default = "nothing")]
+        cost_usd: Option<f64>,
+        /// Whether nothing of its worker can be started: that says nothing of the task.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        paused: bool,
     },
     /// The task ended, with its one result. `status` of the result says how.
     TaskEnded {
         /// The result.
-        result: TaskResult,
+        result: Box<TaskResult>,
         /// When it was skipped: the tasks from the one it depends on to the one that failed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         because: Vec<TaskId>,
@@ -210,4 +217,25 @@ pub enum Event {
         /// How.
         state: RunState,
     },
+    /// A question came up that waits for a person. It is in the journal of the run that it
+    /// concerns, or of the standing run.
+    DecisionRaised {
+        /// The question.
+        decision: Decision,
+    },
+    /// A question is answered.
+    DecisionMade {
+        /// Which one.
+        decision: DecisionId,
+        /// The answer.
+        choice: Choice,
+        /// Who answered; a person when absent.
+        #[serde(default, skip_serializing_if = "Decider::is_person")]
+        by: Decider,
+    },
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "serde's signature")]
+pub(crate) fn nothing() -> Option<f64> {
+    Some(0.0)
 }

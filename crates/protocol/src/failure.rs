@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{HoldScope, Time};
+
 /// The kind of a failure: it decides whether the attempt is made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -87,12 +89,19 @@ pub struct TaskError {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// When what failed is known to be possible again: a limit is lifted, a day's budget begins
+    /// anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
+    /// Whose limit, budget or credential it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<HoldScope>,
 }
 
 impl TaskError {
     /// Returns an error without a hint.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: message.into(), hint: None, retry_at: None, scope: None }
     }
 
     /// Returns the same error with what to do about it.

@@ -7,6 +7,8 @@
 
 mod assignment;
 pub mod atomic_file;
+pub mod checked;
+mod decision;
 mod event;
 mod failure;
 mod host_rule;
@@ -24,6 +26,9 @@ pub use assignment::{
     AgentSpec, Assignment, CANCEL_FILE, Driver, Input, OutputContract, SELF_TEST_HOST, SessionPlan,
     UNFIT, UNFIT_CODE,
 };
+pub use decision::{
+    Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,
+};
 pub use event::{Event, Record, RunMode, RunState, TaskSource};
 pub use failure::{FailureKind, TaskError};
 pub use host_rule::{HostName, HostRule, InvalidHost};
@@ -35,7 +40,7 @@ pub use plan::{Plan, PlanFault, PlanLimits, PlanTask};
 pub use task::{InvalidTask, OnDependencyFailure, Priority, Task, TaskFile, TaskKind, Verify};
 pub use time::Time;
 pub use worker_config::{
-    Auth, ContainerMode, InvalidWorkerConfig, Resources, WorkerConfig, WorkspaceMode,
+    Auth, ContainerMode, InvalidWorkerConfig, Limits, Resources, WorkerConfig, WorkspaceMode,
 };
 
 /// The version of the formats that this build writes. It reads this one and refuses newer ones.

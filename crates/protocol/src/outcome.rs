@@ -120,9 +120,10 @@ pub struct TaskResult {
     /// The tokens of this attempt.
     #[serde(default)]
     pub usage: Usage,
-    /// What this attempt cost, in US dollars, as the agent reckons it.
-    #[serde(default)]
-    pub cost_usd: f64,
+    /// What this attempt cost, in US dollars; `null` when a model was used whose price is not known,
+    /// and nothing when absent.
+    #[serde(default = "crate::event::nothing")]
+    pub cost_usd: Option<f64>,
     /// The model that did most of it.
     #[serde(default)]
     pub model: Option<String>,
@@ -174,7 +175,7 @@ impl TaskResult {
             execution_time: 0.0,
             error: Some(error),
             usage: Usage::default(),
-            cost_usd: 0.0,
+            cost_usd: Some(0.0),
             model: None,
             session_id: None,
             rehearsal: false,

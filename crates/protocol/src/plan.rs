@@ -56,9 +56,12 @@ pub struct PlanTask {
     /// What becomes of it when one that it depends on does not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_dependency_failure: Option<OnDependencyFailure>,
-    /// The most that one attempt may spend, in US dollars.
+    /// The most that the task may spend over all its attempts, in US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_usd: Option<f64>,
+    /// The most tokens that the task may use over all its attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_tokens: Option<u64>,
     /// What must hold before a result counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
@@ -292,7 +295,8 @@ impl PlanTask {
         if self.description.trim().is_empty() {
             return Err(bad(InvalidTask::NoDescription));
         }
-        check_limits(self.timeout, self.retries, self.budget_usd).map_err(bad)?;
+        check_limits(self.timeout, self.retries, self.budget_usd, self.budget_tokens)
+            .map_err(bad)?;
         let outer = |id: &TaskId| id.in_run(short).map_err(|_| PlanFault::LongId(id.clone()));
         let mut dependencies = Vec::with_capacity(self.dependencies.len());
         for id in &self.dependencies {
@@ -312,6 +316,7 @@ impl PlanTask {
             retries: self.retries,
             on_dependency_failure: self.on_dependency_failure.unwrap_or_default(),
             budget_usd: self.budget_usd,
+            budget_tokens: self.budget_tokens,
             verify: self.verify.clone(),
             context: self.context.clone(),
             kind: TaskKind::Work,

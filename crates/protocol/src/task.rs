@@ -121,9 +121,12 @@ pub struct TaskFile {
     /// What becomes of it when one that it depends on does not complete.
     #[serde(default)]
     pub on_dependency_failure: OnDependencyFailure,
-    /// The most that one attempt may spend, in US dollars.
+    /// The most that the task may spend over all its attempts, in US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_usd: Option<f64>,
+    /// The most tokens that the task may use over all its attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_tokens: Option<u64>,
     /// What must hold before a result counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
@@ -176,8 +179,10 @@ pub struct Task {
     pub retries: Option<u32>,
     /// What becomes of it when a dependency does not complete.
     pub on_dependency_failure: OnDependencyFailure,
-    /// US dollars per attempt.
+    /// US dollars for all its attempts.
     pub budget_usd: Option<f64>,
+    /// Tokens for all its attempts.
+    pub budget_tokens: Option<u64>,
     /// What must hold before a result counts.
     pub verify: Option<Verify>,
     /// Anything.
@@ -263,7 +268,7 @@ impl TaskFile {
         if self.description.trim().is_empty() {
             return Err(InvalidTask::NoDescription);
         }
-        check_limits(self.timeout, self.retries, self.budget_usd)?;
+        check_limits(self.timeout, self.retries, self.budget_usd, self.budget_tokens)?;
         if self.dependencies.contains(&self.task_id) {
             return Err(InvalidTask::OwnDependency);
         }
@@ -281,6 +286,7 @@ impl TaskFile {
             retries: self.retries,
             on_dependency_failure: self.on_dependency_failure,
             budget_usd: self.budget_usd,
+            budget_tokens: self.budget_tokens,
             verify: self.verify,
             context: self.context,
             kind: self.kind,
@@ -293,6 +299,7 @@ pub(crate) fn check_limits(
     timeout: Option<u32>,
     retries: Option<u32>,
     budget_usd: Option<f64>,
+    budget_tokens: Option<u64>,
 ) -> Result<(), InvalidTask> {
     let bad = |field, found: &dyn std::fmt::Display, range| {
         Err(InvalidTask::OutOfRange { field, found: found.to_string(), range })
@@ -310,8 +317,12 @@ pub(crate) fn check_limits(
     }
     match budget_usd {
         Some(usd) if !(usd.is_finite() && usd > 0.0) => {
-            bad("budget_usd", &usd, "more than 0 (US dollars)")
+            return bad("budget_usd", &usd, "more than 0 (US dollars)");
         }
+        _ => {}
+    }
+    match budget_tokens {
+        Some(0) => bad("budget_tokens", &0, "at least 1"),
         _ => Ok(()),
     }
 }
@@ -338,6 +349,7 @@ impl From<Task> for TaskFile {
             retries: task.retries,
             on_dependency_failure: task.on_dependency_failure,
             budget_usd: task.budget_usd,
+            budget_tokens: task.budget_tokens,
             verify: task.verify,
             context: task.context,
             kind: task.kind,

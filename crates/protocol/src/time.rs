@@ -21,7 +21,7 @@ impl Time {
     pub const ZERO: Self = Self(0);
 
     /// Returns the time that many milliseconds after the beginning of 1970.
-    pub fn from_millis(millis: u64) -> Self {
+    pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::FORMAT_VERSION;
+use crate::checked;
 use crate::host_rule::HostRule;
 use crate::task::check_limits;
 
@@ -69,6 +70,28 @@ impl Default for Resources {
     }
 }
 
+/// How fast the model's API may be asked. What is absent has no limit of ours; the API's own always hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Requests in a minute.
+    #[serde(deserialize_with = "checked::count", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens read by the model in a minute.
+    #[serde(deserialize_with = "checked::count", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub input_tokens_per_minute: Option<u64>,
+    /// Tokens written by the model in a minute.
+    #[serde(deserialize_with = "checked::count", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub output_tokens_per_minute: Option<u64>,
+    /// Requests that are under way at once.
+    #[serde(deserialize_with = "checked::count", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_in_flight: Option<u32>,
+}
+
 /// `workspaces/<worker>/worker.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -119,9 +142,28 @@ pub struct WorkerConfig {
     /// The most tool rounds of an attempt.
     #[serde(default)]
     pub max_turns: Option<u32>,
-    /// The most that one attempt may spend, in US dollars.
-    #[serde(default)]
+    /// The most that one task may spend, in US dollars.
+    #[serde(default, deserialize_with = "checked::budget")]
     pub budget_usd: Option<f64>,
+    /// The most tokens that one task may use, read and written.
+    #[serde(default, deserialize_with = "checked::count")]
+    #[schemars(range(min = 1))]
+    pub budget_tokens: Option<u64>,
+    /// The most that all attempts of this worker may spend in a day (UTC), in US dollars.
+    #[serde(default, deserialize_with = "checked::budget")]
+    #[schemars(range(min = 0))]
+    pub budget_usd_per_day: Option<f64>,
+    /// The most tokens, read and written, of all attempts of this worker in a day (UTC).
+    #[serde(default, deserialize_with = "checked::count")]
+    #[schemars(range(min = 1))]
+    pub budget_tokens_per_day: Option<u64>,
+    /// The most tokens that one answer of the model may have; a model's own bound holds where it is less.
+    ///
+    /// The gateway holds back from the budgets what a request may cost at worst. With the CLI's own
+    /// 128000, at $20 for a million, that is $2.56 for each request that is under way.
+    #[serde(default = "default_max_output_tokens", deserialize_with = "output_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_output_tokens: u32,
     /// The file with the MCP servers, relative to the workspace.
     #[serde(default)]
     pub mcp: Option<String>,
@@ -131,6 +173,9 @@ pub struct WorkerConfig {
     /// The hosts that the agent's tools may reach, as `host[:port]` or `*.suffix[:port]`. None when absent.
     #[serde(default)]
     pub egress: Vec<HostRule>,
+    /// How fast this worker may ask the model's API, over all its replicas.
+    #[serde(default)]
+    pub limits: Limits,
     /// What a container may use.
     #[serde(default)]
     pub resources: Resources,
@@ -155,6 +200,16 @@ fn default_idle_timeout() -> u32 {
 
 fn default_retries() -> u32 {
     2
+}
+
+fn default_max_output_tokens() -> u32 {
+    // Long answers are files here, which tools write piece by piece.
+    32_000
+}
+
+fn output_tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let tokens = checked::count(deserializer)?;
+    Ok(tokens.unwrap_or_else(default_max_output_tokens))
 }
 
 /// Why a `worker.toml` that parses is not a configuration.
@@ -230,7 +285,8 @@ impl WorkerConfig {
                 return bad(field, "must be a path inside of the workspace");
             }
         }
-        let limits = check_limits(Some(self.timeout), Some(self.retries), self.budget_usd);
+        let (timeout, retries) = (Some(self.timeout), Some(self.retries));
+        let limits = check_limits(timeout, retries, self.budget_usd, self.budget_tokens);
         limits.map_err(|error| InvalidWorkerConfig::Syntax { message: error.to_string() })
     }
 }

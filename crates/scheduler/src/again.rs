@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use protocol::{Event, OnDependencyFailure, Status, TaskKind};
+use protocol::{Decider, DecisionKind, Event, OnDependencyFailure, Status, TaskKind};
 
 use crate::graph::TaskIx;
 use crate::scheduler::Turn;
-use crate::{Refusal, Scheduler, Target, work};
+use crate::{Hold, Refusal, Scheduler, Target, work};
 
 impl Scheduler {
-    /// Resets what a person wants done again, and lets paused workers go on.
+    /// Resets what a person wants done again, and lets what is paused go on.
     pub(crate) fn retry(&mut self, turn: &mut Turn<'_>, target: &Target) -> Result<(), Refusal> {
         let roots: Vec<_> = match target {
             Target::Run(run) => {
@@ -21,7 +21,9 @@ impl Scheduler {
                 Some(ix).filter(|&ix| self.is_incomplete(ix)).into_iter().collect()
             }
         };
-        if !self.workers.unpause() && roots.is_empty() {
+        let is_mended = |hold: &Hold| hold.kind != DecisionKind::Budget;
+        let waits = self.let_go(turn, Decider::Retry, is_mended);
+        if !self.workers.unpause() && !waits && roots.is_empty() {
             return Err(Refusal::NothingToRetry);
         }
         let tasks = self.to_reset(roots);

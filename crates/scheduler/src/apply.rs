@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use protocol::{
-    Attempt, Event, FailureKind, RunMode, RunState, Status, Task, TaskError, TaskId, TaskKind,
+    Attempt, Event, HoldScope, RunId, RunMode, RunState, Status, Task, TaskError, TaskId, TaskKind,
     TaskResult, TaskSource, Time, Usage,
 };
 
@@ -43,34 +43,32 @@ impl Scheduler {
             Event::AttemptStopping { task, attempt, error } => {
                 self.apply_stopping(at, task, *attempt, error);
             }
-            Event::AttemptFailed { task, attempt, error, counted, retry_at, usage, cost_usd } => {
-                let Some(ix) = self.attempt_named(task, *attempt) else {
-                    return;
-                };
-                self.freshen(ix);
-                self.graph[ix].spend(*usage, *cost_usd);
-                self.graph[ix].count_failure(*attempt, error, *counted);
-                if let Some(retry_at) = retry_at {
-                    self.graph[ix].not_before = *retry_at;
-                    if matches!(error.kind, FailureKind::Auth | FailureKind::Billing) {
-                        let worker = self.graph[ix].worker;
-                        self.workers.get_mut(worker).paused = Some(error.clone());
-                    }
-                } else {
-                    self.todo.given_up.insert(ix);
-                }
-                self.place(at, ix);
-            }
+            Event::AttemptFailed { .. } => self.apply_failed(at, event),
             Event::TaskEnded { result, because } => self.apply_task_ended(at, result, because),
-            Event::CancelRequested { run, task } => self.apply_cancel(*run, task.as_ref()),
+            Event::CancelRequested { run, task } => {
+                self.apply_cancel(at, *run, task.as_ref(), None)
+            }
             Event::TaskReset { task } => self.apply_reset(at, task),
             Event::RunEnded { run, state } => self.apply_run_ended(at, *run, *state),
+            Event::DecisionRaised { decision } => self.apply_decision_raised(at, decision),
+            Event::DecisionMade { decision, choice, .. } => {
+                self.apply_decision_made(at, *decision, *choice);
+            }
         }
     }
 
     fn apply_run_opened(&mut self, at: Time, event: &Event) {
-        let Event::RunOpened { run, short, name, mode, request, priority, budget_usd, rehearsal } =
-            event
+        let Event::RunOpened {
+            run,
+            short,
+            name,
+            mode,
+            request,
+            priority,
+            budget_usd,
+            budget_tokens,
+            rehearsal,
+        } = event
         else {
             return;
         };
@@ -91,6 +89,7 @@ impl Scheduler {
             request: request.clone(),
             priority: *priority,
             budget_usd: *budget_usd,
+            budget_tokens: *budget_tokens,
             rehearsal: *rehearsal,
             opened: at,
             phase: RunPhase::Planning,
@@ -119,7 +118,7 @@ impl Scheduler {
             feedback: Vec::new(),
             last_error: None,
             usage: Usage::default(),
-            cost_usd: 0.0,
+            cost_usd: Some(0.0),
             session: None,
             result: None,
             because: Vec::new(),
@@ -173,6 +172,7 @@ impl Scheduler {
             self.place(at, other);
         }
         self.leave(ix);
+        self.forget_stop(ix);
         let entry = &mut self.graph[ix].entry;
         entry.last_attempt = Some(live.attempt);
         if !(live.resume && entry.session.is_some_and(|session| session.id == live.session)) {
@@ -208,6 +208,39 @@ impl Scheduler {
         self.set_phase(ix, |_| Some(Phase::Stopping { error: error.clone(), kill_at, started }));
     }
 
+    fn apply_failed(&mut self, at: Time, event: &Event) {
+        let Event::AttemptFailed {
+            task,
+            attempt,
+            error,
+            counted,
+            retry_at,
+            usage,
+            cost_usd,
+            paused,
+        } = event
+        else {
+            return;
+        };
+        let Some(ix) = self.attempt_named(task, *attempt) else {
+            return;
+        };
+        let dispatched = self.graph[ix].entry.live().map_or(at, |live| live.dispatched);
+        self.freshen(ix);
+        self.graph[ix].spend(*usage, *cost_usd);
+        self.graph[ix].count_failure(*attempt, error, *counted, *paused);
+        match retry_at {
+            Some(retry_at) => self.graph[ix].not_before = *retry_at,
+            None => {
+                self.todo.given_up.insert(ix);
+            }
+        }
+        self.place(at, ix);
+        if retry_at.is_some() && !paused {
+            self.hold_back(at, ix, dispatched, error);
+        }
+    }
+
     fn apply_task_ended(&mut self, at: Time, result: &TaskResult, because: &[TaskId]) {
         let Some(ix) = self.graph.find(&result.task_id) else {
             return;
@@ -222,6 +255,10 @@ impl Scheduler {
         node.entry.last_attempt = node.entry.last_attempt.max(Attempt::new(result.attempt));
         node.entry.result = Some(Arc::new(result.clone()));
         node.entry.because = because.to_vec();
+        self.forget_stop(ix);
+        if self.graph[ix].held {
+            self.drop_holds(at, &HoldScope::Task(result.task_id.clone()));
+        }
         self.leave(ix);
         self.enter(at, ix, TaskState::Ended(result.status));
         self.todo.given_up.remove(&ix);
@@ -235,11 +272,18 @@ impl Scheduler {
         self.tell_dependents(at, ix, None, Some(result.status));
     }
 
-    fn apply_cancel(&mut self, run: protocol::RunId, task: Option<&TaskId>) {
+    pub(crate) fn apply_cancel(
+        &mut self,
+        at: Time,
+        run: RunId,
+        task: Option<&TaskId>,
+        reason: Option<Arc<str>>,
+    ) {
         let mut tasks = Vec::new();
         if let Some(task) = task {
             tasks.extend(self.graph.find(task));
         } else if let Some(&run) = self.run_index.get(&run) {
+            self.drop_holds(at, &HoldScope::Run(self.runs[run].entry.run));
             tasks.extend(self.runs[run].open.iter().copied());
             // The standing run goes on; only what it has now is cancelled.
             self.runs[run].entry.cancel_requested = self.runs[run].entry.mode != RunMode::Adhoc;
@@ -249,6 +293,7 @@ impl Scheduler {
             crate::work::count();
             if self.graph[ix].entry.status().is_none() {
                 self.graph[ix].entry.cancel_requested = true;
+                self.graph[ix].stop_reason.clone_from(&reason);
                 self.todo.cancelled.insert(ix);
             }
         }
@@ -285,7 +330,8 @@ impl Scheduler {
         self.place(at, ix);
     }
 
-    fn apply_run_ended(&mut self, at: Time, run: protocol::RunId, state: RunState) {
+    fn apply_run_ended(&mut self, at: Time, run: RunId, state: RunState) {
+        self.drop_holds(at, &HoldScope::Run(run));
         if let Some(&run) = self.run_index.get(&run) {
             self.runs[run].ended = Some((state, at));
             self.touch(run);

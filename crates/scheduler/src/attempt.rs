@@ -5,7 +5,7 @@ use protocol::{Attempt, Event, FailureKind, ReplicaId, Status, TaskError, TaskId
 use crate::backoff::{Verdict, judge};
 use crate::graph::TaskIx;
 use crate::scheduler::Turn;
-use crate::{Command, LiveAttempt, Phase, Scheduler};
+use crate::{Command, LiveAttempt, Phase, Scheduler, Used};
 
 impl Scheduler {
     /// Takes in that an attempt started.
@@ -31,9 +31,8 @@ impl Scheduler {
         {
             return;
         }
-        if !(report.cost_usd.is_finite() && report.cost_usd >= 0.0) {
-            report.cost_usd = 0.0;
-        }
+        // Nonsense is not a price.
+        report.cost_usd = report.cost_usd.filter(|usd| usd.is_finite() && *usd >= 0.0);
         let replica = live.replica.clone();
         let (kind, attempt) = (task.kind, live.attempt);
         if live.phase == Phase::Launching {
@@ -42,18 +41,19 @@ impl Scheduler {
         }
         self.workers.set_up(&replica, true);
         match self.failure(ix, &report) {
-            Some(error) => self.attempt_failed(turn, ix, error, Some(report)),
+            Some(error) => self.attempt_failed(turn, ix, error, Over::Reported(report)),
             None => match self.plan_faults(kind, ix, &report) {
                 None => {
                     report.error = None;
-                    self.record(turn, Event::TaskEnded { result: report, because: Vec::new() });
+                    let (result, because) = (Box::new(report), Vec::new());
+                    self.record(turn, Event::TaskEnded { result, because });
                 }
                 Some(reasons) => {
                     let message = format!("the plan can't be carried out: {}", reasons.join("; "));
                     let task = report.task_id.clone();
                     self.record(turn, Event::PlanRejected { task, reasons });
                     let error = TaskError::new(FailureKind::BadOutput, message);
-                    self.attempt_failed(turn, ix, error, Some(report));
+                    self.attempt_failed(turn, ix, error, Over::Reported(report));
                 }
             },
         }
@@ -75,18 +75,18 @@ impl Scheduler {
         let replica = live.replica.clone();
         match &live.phase {
             Phase::Launching if pause => {
-                self.attempt_waits(turn, ix, error);
+                self.attempt_waits(turn, ix, error, Used::default());
                 self.workers.set_up(&replica, false);
                 self.retire(turn, replica);
             }
             Phase::Launching => {
-                self.attempt_failed(turn, ix, unasked(error), None);
+                self.attempt_failed(turn, ix, unasked(error), Over::Lost(Used::default()));
                 self.workers.set_up(&replica, false);
                 self.retire(turn, replica);
             }
             Phase::Stopping { error, started: None, .. } => {
                 let error = error.clone();
-                self.attempt_failed(turn, ix, error, None);
+                self.attempt_failed(turn, ix, error, Over::Lost(Used::default()));
                 self.retire(turn, replica);
             }
             // It had been running: only when its replica is gone is it over for sure.
@@ -100,6 +100,7 @@ impl Scheduler {
         &mut self,
         turn: &mut Turn<'_>,
         replica: &ReplicaId,
+        used: Used,
         error: TaskError,
         pause: bool,
     ) {
@@ -107,10 +108,10 @@ impl Scheduler {
             match self.graph[ix].entry.live().map(|live| &live.phase) {
                 Some(Phase::Stopping { error, .. }) => {
                     let error = error.clone();
-                    self.attempt_failed(turn, ix, error, None);
+                    self.attempt_failed(turn, ix, error, Over::Lost(used));
                 }
-                _ if pause => self.attempt_waits(turn, ix, unasked(error)),
-                _ => self.attempt_failed(turn, ix, unasked(error), None),
+                _ if pause => self.attempt_waits(turn, ix, unasked(error), used),
+                _ => self.attempt_failed(turn, ix, unasked(error), Over::Lost(used)),
             }
         }
         self.workers.gone(replica);
@@ -118,7 +119,7 @@ impl Scheduler {
 
     /// Records that a live attempt came to nothing, and has its task and all else of the worker wait
     /// until somebody has done something about it.
-    fn attempt_waits(&mut self, turn: &mut Turn<'_>, ix: TaskIx, error: TaskError) {
+    fn attempt_waits(&mut self, turn: &mut Turn<'_>, ix: TaskIx, error: TaskError, used: Used) {
         let entry = &self.graph[ix].entry;
         let Some(live) = entry.live() else {
             return;
@@ -129,8 +130,9 @@ impl Scheduler {
             error: error.clone(),
             counted: false,
             retry_at: Some(turn.now),
-            usage: Default::default(),
-            cost_usd: 0.0,
+            usage: used.usage,
+            cost_usd: used.cost_usd,
+            paused: true,
         };
         self.record(turn, failed);
         // Not recorded: a restart finds out anew.
@@ -155,13 +157,7 @@ impl Scheduler {
 
     /// Records the end of a live attempt that does not count, and of its task if there is no
     /// further one.
-    fn attempt_failed(
-        &mut self,
-        turn: &mut Turn<'_>,
-        ix: TaskIx,
-        error: TaskError,
-        report: Option<TaskResult>,
-    ) {
+    fn attempt_failed(&mut self, turn: &mut Turn<'_>, ix: TaskIx, error: TaskError, over: Over) {
         let node = &self.graph[ix];
         let entry = &node.entry;
         let Some(live) = entry.live() else {
@@ -177,8 +173,10 @@ impl Scheduler {
                 verdict => verdict,
             };
         let retry_at = retry_at.filter(|_| !entry.cancel_requested);
-        let (usage, cost_usd) =
-            report.as_ref().map(|report| (report.usage, report.cost_usd)).unwrap_or_default();
+        let Used { usage, cost_usd } = match &over {
+            Over::Reported(report) => Used { usage: report.usage, cost_usd: report.cost_usd },
+            Over::Lost(used) => *used,
+        };
         let failed = Event::AttemptFailed {
             task: entry.task.id.clone(),
             attempt: live.attempt,
@@ -187,17 +185,23 @@ impl Scheduler {
             retry_at,
             usage,
             cost_usd,
+            paused: false,
         };
         let status = if entry.cancel_requested { Status::Cancelled } else { Status::Failed };
-        let mut result = report.unwrap_or_else(|| {
-            let started_at = live.phase.started().unwrap_or(turn.now);
-            TaskResult {
-                execution_time: turn.now.since(started_at).as_secs_f64(),
-                session_id: Some(live.session),
-                started_at,
-                ..self.without_report(ix, status, error.clone(), turn.now)
+        let mut result = match over {
+            Over::Reported(report) => report,
+            Over::Lost(_) => {
+                let started_at = live.phase.started().unwrap_or(turn.now);
+                TaskResult {
+                    execution_time: turn.now.since(started_at).as_secs_f64(),
+                    session_id: Some(live.session),
+                    started_at,
+                    usage,
+                    cost_usd,
+                    ..self.without_report(ix, status, error.clone(), turn.now)
+                }
             }
-        });
+        };
         result.status = status;
         if result.summary.is_empty() {
             result.summary.clone_from(&error.message);
@@ -205,7 +209,7 @@ impl Scheduler {
         result.error = Some(error);
         self.record(turn, failed);
         if retry_at.is_none() {
-            self.record(turn, Event::TaskEnded { result, because: Vec::new() });
+            self.record(turn, Event::TaskEnded { result: Box::new(result), because: Vec::new() });
         }
     }
 
@@ -263,6 +267,14 @@ impl Scheduler {
         let live = self.graph[ix].entry.live()?;
         (live.attempt == attempt).then_some((ix, live))
     }
+}
+
+/// How an attempt that does not count came to its end.
+enum Over {
+    /// With a report.
+    Reported(TaskResult),
+    /// With none; this is what it used.
+    Lost(Used),
 }
 
 /// Corrects a worker's word on why it failed where only we can know.

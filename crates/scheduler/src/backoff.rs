@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::{FailureKind, TaskError, Time};
+use protocol::{DecisionKind, FailureKind, TaskError, Time};
 
-use crate::Config;
 use crate::graph::Node;
+use crate::hold::scope_of;
+use crate::{Config, TaskEntry};
 
 impl Config {
     /// Returns how long a task waits after its `failures`-th failure, counted from 1.
@@ -50,6 +51,13 @@ impl Config {
     }
 }
 
+/// The latest that a limit is believed to be lifted: the longest there is, a subscription's week, and a
+/// day. What says otherwise is wrong, and the task would wait for ever.
+const FARTHEST: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// The soonest that a hold ends by itself, so that a clock that is behind leads to no storm.
+const SOONEST: Duration = Duration::from_secs(1);
+
 /// What becomes of a task after an attempt that failed.
 pub(crate) struct Verdict {
     /// Why the attempt, and perhaps the task, failed.
@@ -76,10 +84,6 @@ pub(crate) fn judge(
         node.rejected.is_some() && node.rejected == entry.live().map(|live| live.attempt);
     let (counted, again) = match error.kind {
         FailureKind::Cancelled => (false, false),
-        // The worker is paused meanwhile.
-        FailureKind::Auth | FailureKind::Billing => {
-            return Verdict { error, counted: false, retry_at: Some(now) };
-        }
         FailureKind::WorkerLost => (false, lost < config.max_lost),
         FailureKind::Oom => (true, left && node.ooms == 0),
         // A plan goes back once, whatever the retries are.
@@ -89,13 +93,14 @@ pub(crate) fn judge(
         | FailureKind::Timeout
         | FailureKind::IdleTimeout
         | FailureKind::Network
-        | FailureKind::Server
-        | FailureKind::RateLimited
-        | FailureKind::Overloaded => (true, left),
-        FailureKind::Budget
-        | FailureKind::Refused
-        | FailureKind::Invalid
-        | FailureKind::Dependency => (true, false),
+        | FailureKind::Server => (true, left),
+        FailureKind::Refused | FailureKind::Invalid | FailureKind::Dependency => (true, false),
+        FailureKind::RateLimited | FailureKind::Overloaded => {
+            return until_lifted(now, config.backoff(node.limited.saturating_add(1), rng()), error);
+        }
+        FailureKind::Budget => return until_decided(entry, DecisionKind::Budget, now, error),
+        FailureKind::Auth => return until_decided(entry, DecisionKind::Auth, now, error),
+        FailureKind::Billing => return until_decided(entry, DecisionKind::Billing, now, error),
     };
     if again {
         let failures = match error.kind {
@@ -110,11 +115,30 @@ pub(crate) fn judge(
     Verdict { error, counted, retry_at: None }
 }
 
+/// A limit of the model's API is not the task's fault, however often it is met: the next attempt waits
+/// until it is lifted, and at least the backoff.
+fn until_lifted(now: Time, backoff: Duration, error: TaskError) -> Verdict {
+    let lifted = error.retry_at.map(|at| at.clamp(now, now + FARTHEST));
+    let retry_at = lifted.unwrap_or(now).max(now + backoff);
+    let error = TaskError { retry_at: lifted, ..error };
+    Verdict { error, counted: false, retry_at: Some(retry_at) }
+}
+
+/// What only a person can mend is held until then: see `hold`.
+fn until_decided(entry: &TaskEntry, kind: DecisionKind, now: Time, error: TaskError) -> Verdict {
+    let scope = Some(scope_of(entry, kind, &error));
+    let ends = error.retry_at.map(|at| at.clamp(now + SOONEST, now + FARTHEST));
+    let error = TaskError { scope, retry_at: ends, ..error };
+    Verdict { error, counted: false, retry_at: Some(now) }
+}
+
 fn lost_too_often(times: u32, error: TaskError) -> TaskError {
     let times = if times == 1 { "once".to_owned() } else { format!("{times} times in a row") };
     TaskError {
         kind: error.kind,
         message: format!("its replica was lost {times}: {}", error.message),
+        retry_at: error.retry_at,
+        scope: error.scope,
         hint: error.hint.or_else(|| {
             Some(
                 "It may be this task that ends it: see its log and the worker's limits on memory \

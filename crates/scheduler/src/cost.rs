@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use protocol::{Event, PlanLimits, Priority, RunId, RunMode, Status, TaskFile, TaskSource, Time};
+use protocol::{
+    Choice, Event, HoldScope, PlanLimits, Priority, RunId, RunMode, Status, TaskFile, TaskSource,
+    Time,
+};
 
 use crate::{Command, Config, Input, Scheduler, Step, WorkerLimits, work};
 
@@ -62,6 +65,7 @@ impl Watched {
                 plan: None,
                 priority: Priority::Medium,
                 budget_usd: None,
+                budget_tokens: None,
                 rehearsal: true,
             },
             0,
@@ -250,4 +254,68 @@ fn aging_costs_each_task_no_more_than_its_levels() {
     }
     let done = work::take();
     assert!(done < 5 * TASKS as u64 * 3, "{done}");
+}
+
+#[test]
+fn hold_costs_the_same_however_much_it_holds() {
+    let mut watched = Watched::new();
+    for n in 0..TASKS {
+        watched.add(&format!("t{n}"), &[], 0);
+    }
+    for scope in
+        [HoldScope::All, HoldScope::Run(RunId::Adhoc), HoldScope::Worker("w".parse().unwrap())]
+    {
+        let (task, _) = watched.live.remove(0);
+        let entry = watched.scheduler.task(&task).unwrap();
+        let live = entry.live().unwrap().clone();
+        let mut error = protocol::TaskError::new(protocol::FailureKind::Budget, "x");
+        error.scope = Some(scope);
+        let (run, status) = (RunId::Adhoc, Status::Failed);
+        let mut report = protocol::TaskResult::without_report(
+            task,
+            run,
+            "w".parse().unwrap(),
+            Some(live.attempt),
+            status,
+            error,
+            watched.now,
+        );
+        report.token = Some(live.token);
+        let step = watched.step(Input::AttemptReported { report }, 0);
+        assert!(step.commands.is_empty(), "{:?}", step.commands);
+        let decision = watched.scheduler.decisions().next().unwrap().id;
+        let choice = Choice::GoOn { budget_usd: Some(1.0), budget_tokens: None };
+        let step = watched.step(Input::Decide { decision, choice }, 0);
+        assert_eq!(step.commands.len(), 2, "{:?}", step.commands);
+    }
+    watched.finish(|_| 0);
+    watched.check(TASKS, 40);
+}
+
+#[test]
+fn thousands_of_tasks_that_wait_for_decisions_cost_nobody_else() {
+    let mut watched = Watched::new();
+    for n in 0..STEEP {
+        watched.add(&format!("t{n}"), &[], 0);
+        watched.live.clear();
+        let name: protocol::TaskId = format!("t{n}").parse().unwrap();
+        let live = watched.scheduler.task(&name).unwrap().live().unwrap().clone();
+        let error = protocol::TaskError::new(protocol::FailureKind::Budget, "x");
+        let mut report = protocol::TaskResult::without_report(
+            name,
+            RunId::Adhoc,
+            "w".parse().unwrap(),
+            Some(live.attempt),
+            Status::Failed,
+            error,
+            watched.now,
+        );
+        report.token = Some(live.token);
+        watched.step(Input::AttemptReported { report }, 0);
+    }
+    assert_eq!(watched.scheduler.decisions().count(), STEEP);
+    watched.add("free", &[], 0);
+    watched.finish(|_| 0);
+    assert_eq!(watched.ended, 1);
+    assert!(watched.total / STEEP as u64 <= 60, "{}", watched.total / STEEP as u64);
 }

@@ -1,6 +1,6 @@
 //! Gives ready tasks to free replicas.
 
-use protocol::{Attempt, Event, FailureKind, ReplicaId, SessionId, TaskError, Token};
+use protocol::{Attempt, Event, FailureKind, HoldScope, ReplicaId, SessionId, TaskError, Token};
 
 use crate::graph::TaskIx;
 use crate::queue::Rank;
@@ -10,9 +10,9 @@ use crate::{Command, Scheduler, work};
 
 impl Scheduler {
     /// Dispatches the most urgent tasks as long as there is room. A worker without a free replica,
-    /// or one that is paused, holds up nobody else.
+    /// or one that is paused or held, holds up nobody else.
     pub(crate) fn dispatch(&mut self, turn: &mut Turn<'_>) {
-        while self.workers.live < self.config.max_running {
+        while self.workers.live < self.config.max_running && !self.holds.is_held(&HoldScope::All) {
             self.promote(turn);
             let Some((rank, worker, number)) = self.best() else {
                 return;
@@ -43,7 +43,8 @@ impl Scheduler {
     /// Returns the most urgent task that could go, with its worker and the replica's number.
     fn best(&self) -> Option<(Rank, WorkerIx, u32)> {
         let could_go = self.workers.iter().filter_map(|(ix, worker)| {
-            let number = worker.free().filter(|_| worker.paused.is_none())?;
+            let goes_on = worker.paused.is_none() && !worker.held;
+            let number = worker.free().filter(|_| goes_on)?;
             Some((worker.ready.first()?, ix, number))
         });
         could_go.min()

@@ -29,8 +29,9 @@ pub struct TaskEntry {
     pub last_error: Option<TaskError>,
     /// The tokens of all attempts that are over.
     pub usage: Usage,
-    /// What all attempts that are over have cost, in US dollars.
-    pub cost_usd: f64,
+    /// What all attempts that are over have cost, in US dollars; `None` when that of one of them is
+    /// not known.
+    pub cost_usd: Option<f64>,
     /// The session of the live attempt, or the one that the next attempt can go on with.
     pub session: Option<Session>,
     /// The result, once the task has ended.
@@ -67,7 +68,7 @@ pub struct Session {
     pub id: SessionId,
     /// The tokens.
     pub used: Usage,
-    /// US dollars.
+    /// US dollars, as far as they are known.
     pub cost_usd: f64,
 }
 

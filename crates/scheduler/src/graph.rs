@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 
-use protocol::{Attempt, OnDependencyFailure, Status, TaskId, Time};
+use protocol::{Attempt, DecisionKind, HoldScope, OnDependencyFailure, Status, TaskId, Time};
 
 use crate::TaskEntry;
 use crate::queue::Rank;
@@ -33,8 +34,16 @@ pub(crate) struct Node {
     pub(crate) not_before: Time,
     /// Since when it has been ready.
     pub(crate) since: Time,
-    /// Its place in the queue, while it is ready.
+    /// Its place in the queue, while it is ready and not held itself.
     pub(crate) rank: Option<Rank>,
+    /// Whether there is a hold on this very task.
+    pub(crate) held: bool,
+    /// The hold that its last attempt began or ran into.
+    pub(crate) stopped_by: Option<(HoldScope, DecisionKind)>,
+    /// Why it is cancelled, if it is not that somebody asked for it.
+    pub(crate) stop_reason: Option<Arc<str>>,
+    /// Attempts that failed by a limit of the model's API, in a row.
+    pub(crate) limited: u32,
     /// Attempts lost with their replica, in a row.
     pub(crate) lost: u32,
     /// Attempts that ran out of memory.
@@ -127,6 +136,10 @@ impl Graph {
             not_before: Time::ZERO,
             since: Time::ZERO,
             rank: None,
+            held: false,
+            stopped_by: None,
+            stop_reason: None,
+            limited: 0,
             lost: 0,
             ooms: 0,
             rejections: 0,

@@ -39,13 +39,14 @@ impl Scheduler {
                 }
             }
             Input::Retry(target) => return self.retry(turn, &target),
+            Input::Decide { decision, choice } => return self.decide(turn, decision, choice),
             Input::AttemptStarted { task, attempt } => self.attempt_started(turn, task, attempt),
             Input::AttemptReported { report } => self.attempt_reported(turn, report),
             Input::AttemptUnstartable { task, attempt, error, pause } => {
                 self.attempt_unstartable(turn, task, attempt, error, pause);
             }
-            Input::ReplicaGone { replica, error, pause } => {
-                self.replica_gone(turn, &replica, error, pause);
+            Input::ReplicaGone { replica, used, error, pause } => {
+                self.replica_gone(turn, &replica, used, error, pause);
             }
         }
         Ok(())
@@ -61,6 +62,7 @@ impl Scheduler {
             plan,
             priority,
             budget_usd,
+            budget_tokens,
             rehearsal,
         } = input
         else {
@@ -94,7 +96,17 @@ impl Scheduler {
         }
         self.record(
             turn,
-            Event::RunOpened { run, short, name, mode, request, priority, budget_usd, rehearsal },
+            Event::RunOpened {
+                run,
+                short,
+                name,
+                mode,
+                request,
+                priority,
+                budget_usd,
+                budget_tokens,
+                rehearsal,
+            },
         );
         if mode == RunMode::Plan {
             self.record(turn, Event::PlanAccepted { run, tasks: tasks.len(), plan: None });

@@ -1,8 +1,8 @@
 //! What goes into the scheduler and what comes out.
 
 use protocol::{
-    Attempt, Event, Plan, Priority, ReplicaId, RunId, RunMode, ShortRunId, Task, TaskError, TaskId,
-    TaskResult, TaskSource, WorkerId,
+    Attempt, Choice, DecisionId, Event, HoldScope, Plan, Priority, ReplicaId, RunId, RunMode,
+    ShortRunId, Task, TaskError, TaskId, TaskResult, TaskSource, Usage, WorkerId,
 };
 
 /// Something that happened outside, or that somebody wants.
@@ -28,6 +28,8 @@ pub enum Input {
         priority: Priority,
         /// US dollars for the whole run.
         budget_usd: Option<f64>,
+        /// Tokens for the whole run.
+        budget_tokens: Option<u64>,
         /// Whether the model is the built-in stand-in.
         rehearsal: bool,
     },
@@ -40,8 +42,16 @@ pub enum Input {
     },
     /// Somebody wants an end to it.
     Cancel(Target),
-    /// Somebody wants what did not complete to be done again. Workers that are paused go on.
+    /// Somebody wants what did not complete to be done again. Workers that are paused go on, and
+    /// so does what waits for a credential or for credit.
     Retry(Target),
+    /// Somebody answers a question.
+    Decide {
+        /// Which one.
+        decision: DecisionId,
+        /// The answer.
+        choice: Choice,
+    },
     /// The replica runs and has the attempt before it.
     AttemptStarted {
         /// The task.
@@ -70,12 +80,29 @@ pub enum Input {
     ReplicaGone {
         /// The replica.
         replica: ReplicaId,
+        /// What an attempt that it had used.
+        used: Used,
         /// Why it ended: what becomes of an attempt that it had.
         error: TaskError,
         /// Whether every replica of this worker would end so before it takes an attempt: as in
         /// [`AttemptUnstartable`](Self::AttemptUnstartable).
         pause: bool,
     },
+}
+
+/// What an attempt used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Used {
+    /// Tokens.
+    pub usage: Usage,
+    /// US dollars; `None` when a model has no known price.
+    pub cost_usd: Option<f64>,
+}
+
+impl Default for Used {
+    fn default() -> Self {
+        Self { usage: Usage::default(), cost_usd: Some(0.0) }
+    }
 }
 
 /// What a request to cancel or to retry is about.
@@ -113,6 +140,10 @@ pub enum Refusal {
     AlreadyEnded,
     /// There is nothing to retry: it has not ended, or it is complete.
     NothingToRetry,
+    /// There never was such a question.
+    UnknownDecision(DecisionId),
+    /// The question is answered, or what it was about is over.
+    AlreadyDecided(DecisionId),
 }
 
 /// What a step leads to.
@@ -127,6 +158,11 @@ pub struct Step {
 /// Something to do outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// Bring what a scope may spend in line with [`Scheduler::budget`](crate::Scheduler::budget).
+    SetBudget {
+        /// The scope.
+        scope: HoldScope,
+    },
     /// Show the task as a file.
     WriteTaskFile {
         /// The task.

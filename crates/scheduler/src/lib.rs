@@ -20,6 +20,7 @@ mod cycle;
 mod dispatch;
 mod entry;
 mod graph;
+mod hold;
 mod input;
 mod io;
 mod lifecycle;
@@ -35,6 +36,7 @@ mod work;
 
 pub use config::{Config, WorkerLimits};
 pub use entry::{LiveAttempt, Phase, Session, TaskEntry, TaskState};
-pub use io::{Command, Input, Refusal, Step, Target};
+pub use hold::{Budget, Hold};
+pub use io::{Command, Input, Refusal, Step, Target, Used};
 pub use run::{RunEntry, RunPhase};
 pub use scheduler::Scheduler;

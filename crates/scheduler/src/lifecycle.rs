@@ -250,6 +250,7 @@ fn supervisors_task(entry: &RunEntry, id: TaskId, kind: TaskKind) -> Task {
         retries: None,
         on_dependency_failure: OnDependencyFailure::Skip,
         budget_usd: None,
+        budget_tokens: None,
         verify: None,
         context: Default::default(),
         kind,

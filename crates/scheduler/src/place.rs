@@ -43,7 +43,7 @@ impl Scheduler {
             TaskState::Waiting | TaskState::Ended(_) => {}
             TaskState::Ready => {
                 if let Some(rank) = node.rank.take() {
-                    workers.get_mut(node.worker).ready.remove(&rank);
+                    workers.get_mut(node.worker).ready.remove(node.run, &rank);
                     if let Some(at) = rank.promotion() {
                         promotions.remove(&(at, ix));
                     }
@@ -81,12 +81,16 @@ impl Scheduler {
         }
     }
 
-    fn enqueue(&mut self, now: Time, ix: TaskIx) {
-        let Self { graph, workers, promotions, config, .. } = self;
+    /// Puts a ready task into its worker's queue, unless it is held itself.
+    pub(crate) fn enqueue(&mut self, now: Time, ix: TaskIx) {
+        let Self { graph, workers, promotions, config, runs, .. } = self;
         let node = &mut graph[ix];
+        if node.held {
+            return;
+        }
         let rank = Rank::new(ix, &node.urgency, node.since, now, config.aging);
         node.rank = Some(rank);
-        workers.get_mut(node.worker).ready.insert(rank);
+        workers.get_mut(node.worker).ready.insert(node.run, rank, runs[node.run].held);
         if let Some(at) = rank.promotion() {
             promotions.insert((at, ix));
         }
@@ -155,19 +159,31 @@ impl Scheduler {
 
 impl Node {
     /// Adds what an attempt used to the sums.
-    pub(crate) fn spend(&mut self, usage: Usage, cost_usd: f64) {
+    pub(crate) fn spend(&mut self, usage: Usage, cost_usd: Option<f64>) {
         self.entry.usage += usage;
-        self.entry.cost_usd += cost_usd;
+        let sum = self.entry.cost_usd.zip(cost_usd).map(|(sum, cost)| sum + cost);
+        self.entry.cost_usd = sum;
         if let Some(session) = &mut self.entry.session {
             session.used += usage;
-            session.cost_usd += cost_usd;
+            session.cost_usd += cost_usd.unwrap_or_default();
         }
     }
 
-    /// Notes how the live attempt failed, for the next one.
-    pub(crate) fn count_failure(&mut self, attempt: Attempt, error: &TaskError, counted: bool) {
+    /// Notes how the live attempt failed, for the next one. That nothing of its worker could be
+    /// started (`paused`) says nothing of the task.
+    pub(crate) fn count_failure(
+        &mut self,
+        attempt: Attempt,
+        error: &TaskError,
+        counted: bool,
+        paused: bool,
+    ) {
         self.entry.counted_failures += u32::from(counted);
-        self.lost = if error.kind == FailureKind::WorkerLost { self.lost + 1 } else { 0 };
+        if !paused {
+            let limited = matches!(error.kind, FailureKind::RateLimited | FailureKind::Overloaded);
+            self.lost = if error.kind == FailureKind::WorkerLost { self.lost + 1 } else { 0 };
+            self.limited = if limited { self.limited + 1 } else { 0 };
+        }
         self.ooms += u32::from(error.kind == FailureKind::Oom);
         let told = self.rejected == Some(attempt);
         if matches!(error.kind, FailureKind::BadOutput | FailureKind::Unverified) && !told {
@@ -192,6 +208,8 @@ impl Node {
         entry.because.clear();
         entry.cancel_requested = false;
         self.not_before = Time::ZERO;
+        self.stop_reason = None;
+        self.limited = 0;
         self.lost = 0;
         self.ooms = 0;
         self.rejections = 0;

@@ -46,8 +46,8 @@ impl Scheduler {
         entry.live().map(|live| (&entry.task.id, live.attempt))
     }
 
-    /// Returns the workers that get nothing at present, and why: their key or credit was refused.
-    /// They go on after any [`Retry`](crate::Input::Retry), and after a restart.
+    /// Returns the workers of which nothing can be started at present, and why. They go on after any
+    /// [`Retry`](crate::Input::Retry), and after a restart.
     pub fn paused(&self) -> impl Iterator<Item = (&WorkerId, &TaskError)> {
         self.workers.iter().filter_map(|(_, worker)| Some((&worker.id, worker.paused.as_ref()?)))
     }

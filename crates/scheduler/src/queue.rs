@@ -1,12 +1,13 @@
 //! The ready tasks of a worker, best first.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use protocol::{Priority, Time};
 
 use crate::graph::TaskIx;
+use crate::run::RunIx;
 use crate::urgency::Urgency;
 use crate::work;
 
@@ -55,23 +56,61 @@ impl Rank {
     }
 }
 
-/// The ready tasks of a worker, best first.
+/// The ready tasks of a worker, best first. Those of runs that are held are passed over, at no cost.
 #[derive(Debug, Default)]
-pub(crate) struct Queue(BTreeSet<Rank>);
+pub(crate) struct Queue {
+    /// The tasks of each run, best first. None is empty.
+    runs: BTreeMap<RunIx, BTreeSet<Rank>>,
+    /// The best of each run that is not held, best first.
+    heads: BTreeSet<(Rank, RunIx)>,
+}
 
 impl Queue {
-    pub(crate) fn insert(&mut self, rank: Rank) {
+    /// Adds a task of a run, which is `held` or not.
+    pub(crate) fn insert(&mut self, run: RunIx, rank: Rank, held: bool) {
         work::count();
-        self.0.insert(rank);
+        let tasks = self.runs.entry(run).or_default();
+        let head = tasks.first().copied();
+        tasks.insert(rank);
+        if !held && head.is_none_or(|head| rank < head) {
+            if let Some(head) = head {
+                self.heads.remove(&(head, run));
+            }
+            self.heads.insert((rank, run));
+        }
     }
 
-    pub(crate) fn remove(&mut self, rank: &Rank) {
+    pub(crate) fn remove(&mut self, run: RunIx, rank: &Rank) {
         work::count();
-        self.0.remove(rank);
+        let Some(tasks) = self.runs.get_mut(&run) else {
+            return;
+        };
+        tasks.remove(rank);
+        let head = tasks.first().copied();
+        if head.is_none() {
+            self.runs.remove(&run);
+        }
+        // The run is not held, and this was its best.
+        if self.heads.remove(&(*rank, run))
+            && let Some(head) = head
+        {
+            self.heads.insert((head, run));
+        }
+    }
+
+    /// Passes a run over from now on, or no longer.
+    pub(crate) fn hold(&mut self, run: RunIx, held: bool) {
+        work::count();
+        if let Some(&head) = self.runs.get(&run).and_then(BTreeSet::first) {
+            match held {
+                true => self.heads.remove(&(head, run)),
+                false => self.heads.insert((head, run)),
+            };
+        }
     }
 
     pub(crate) fn first(&self) -> Option<Rank> {
         work::count();
-        self.0.first().copied()
+        self.heads.first().map(|&(rank, _)| rank)
     }
 }

@@ -7,6 +7,7 @@ use protocol::{ReplicaId, TaskError, WorkerId};
 
 use crate::graph::TaskIx;
 use crate::queue::Queue;
+use crate::run::RunIx;
 use crate::{Config, WorkerLimits};
 
 /// A position in the list of workers.
@@ -28,8 +29,10 @@ pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) limits: WorkerLimits,
     pub(crate) ready: Queue,
-    /// Why nothing is given to it.
+    /// Why nothing can be started for it.
     pub(crate) paused: Option<TaskError>,
+    /// Whether there is a hold on it.
+    pub(crate) held: bool,
     /// Free, and known to be running.
     up: BTreeSet<u32>,
     /// Free, and used before.
@@ -47,6 +50,7 @@ impl Worker {
             limits,
             ready: Queue::default(),
             paused: None,
+            held: false,
             up: BTreeSet::new(),
             down: BTreeSet::new(),
             unused: 1,
@@ -160,6 +164,13 @@ impl Workers {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerIx, &Worker)> {
         self.list.iter().enumerate()
+    }
+
+    /// Keeps the tasks of a run out of the queues, or puts them back.
+    pub(crate) fn hold_run(&mut self, run: RunIx, held: bool) {
+        for worker in &mut self.list {
+            worker.ready.hold(run, held);
+        }
     }
 
     /// Lets paused workers go on. Returns whether there were any.

@@ -21,8 +21,10 @@ pub struct RunEntry {
     pub request: Option<String>,
     /// The priority of its tasks.
     pub priority: Priority,
-    /// US dollars for the whole run.
+    /// US dollars for the whole run, as it was opened.
     pub budget_usd: Option<f64>,
+    /// Tokens for the whole run, as it was opened.
+    pub budget_tokens: Option<u64>,
     /// Whether the model is the built-in stand-in.
     pub rehearsal: bool,
     /// When it was opened.
@@ -82,6 +84,8 @@ pub(crate) struct Run {
     /// How many tasks the accepted plan has.
     pub(crate) accepted: Option<usize>,
     pub(crate) ended: Option<(RunState, Time)>,
+    /// Whether there is a hold on it.
+    pub(crate) held: bool,
 }
 
 impl Run {
@@ -100,6 +104,7 @@ impl Run {
             answer_is_stale: false,
             accepted: None,
             ended: None,
+            held: false,
         }
     }
 

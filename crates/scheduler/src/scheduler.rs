@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use protocol::{Event, RunId, ShortRunId, Time};
+use protocol::{Choice, Event, HoldScope, RunId, ShortRunId, Time};
 
 use crate::graph::{Graph, TaskIx};
+use crate::hold::Holds;
 use crate::replicas::Workers;
 use crate::run::{Run, RunIx};
 use crate::{Command, Config, Input, Phase, Refusal, Step, TaskState};
@@ -27,6 +28,7 @@ pub struct Scheduler {
     pub(crate) timers: BTreeSet<(Time, TaskIx)>,
     /// When a ready task moves up.
     pub(crate) promotions: BTreeSet<(Time, TaskIx)>,
+    pub(crate) holds: Holds,
     pub(crate) todo: Todo,
 }
 
@@ -69,6 +71,7 @@ impl Scheduler {
             shorts: HashSet::new(),
             timers: BTreeSet::new(),
             promotions: BTreeSet::new(),
+            holds: Holds::default(),
             todo: Todo::default(),
         }
     }
@@ -93,6 +96,8 @@ impl Scheduler {
         self.now = self.now.max(now);
         let mut turn = Turn { now: self.now, rng, step: Step::default() };
         self.workers.unpause();
+        self.let_go_at_start(&mut turn);
+        self.tell_budgets(&mut turn);
         self.todo.runs.extend(0..self.runs.len());
         for ix in self.live_tasks() {
             let entry = &self.graph[ix].entry;
@@ -166,6 +171,7 @@ impl Scheduler {
     ///     plan: None,
     ///     priority: Priority::Medium,
     ///     budget_usd: None,
+    ///     budget_tokens: None,
     ///     rehearsal: true,
     /// };
     /// scheduler.step(now, &mut rng, open).expect("the run is new");
@@ -197,14 +203,15 @@ impl Scheduler {
     }
 
     /// Dispatches nothing more; what runs comes to its end.
-    pub fn hold(&mut self) {
+    pub fn drain(&mut self) {
         self.config.max_running = 0;
     }
 
     /// Returns when [`Input::Tick`] is due at the latest, if nothing else comes before. In time
     /// O(1).
     pub fn next_wakeup(&self) -> Option<Time> {
-        self.timers.first().map(|&(at, _)| at)
+        let timer = self.timers.first().map(|&(at, _)| at);
+        timer.into_iter().chain(self.holds.next_alarm()).min()
     }
 
     /// Records something that was decided just now, and what it means for the files.
@@ -221,14 +228,31 @@ impl Scheduler {
                 turn.command(Command::Publish { task: result.task_id.clone() });
             }
             Event::RunEnded { run, .. } => turn.command(Command::CloseRun { run: *run }),
-            Event::RunOpened { .. }
-            | Event::PlanRejected { .. }
+            Event::RunOpened { run, budget_usd, budget_tokens, .. } => {
+                if budget_usd.is_some() || budget_tokens.is_some() {
+                    turn.command(Command::SetBudget { scope: HoldScope::Run(*run) });
+                }
+            }
+            Event::DecisionMade {
+                decision,
+                choice: Choice::GoOn { budget_usd, budget_tokens },
+                ..
+            } => {
+                if (budget_usd.is_some() || budget_tokens.is_some())
+                    && let Some(scope) = self.scope(*decision).cloned()
+                {
+                    turn.command(Command::SetBudget { scope });
+                }
+            }
+            Event::PlanRejected { .. }
             | Event::PlanAccepted { .. }
             | Event::AttemptDispatched { .. }
             | Event::AttemptStarted { .. }
             | Event::AttemptStopping { .. }
             | Event::AttemptFailed { .. }
-            | Event::CancelRequested { .. } => {}
+            | Event::CancelRequested { .. }
+            | Event::DecisionRaised { .. }
+            | Event::DecisionMade { .. } => {}
         }
         turn.step.events.push(event);
     }

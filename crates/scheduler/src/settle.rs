@@ -14,7 +14,9 @@ impl Scheduler {
     /// Brings everything to where the rules put it. Runs after every input, so none of them has to
     /// remember the rules. Running it again right away would change nothing.
     pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
+        self.raise_questions(turn);
         self.fire_timers(turn);
+        self.fire_alarms(turn);
         // What ends one task can end another, or its run, which can add a task.
         loop {
             work::count();
@@ -85,7 +87,7 @@ impl Scheduler {
             _ => Status::Failed,
         };
         let result = self.without_report(ix, status, error, turn.now);
-        self.record(turn, Event::TaskEnded { result, because: Vec::new() });
+        self.record(turn, Event::TaskEnded { result: Box::new(result), because: Vec::new() });
     }
 
     /// Ends a task that somebody wants an end to, or asks its attempt to stop.
@@ -94,7 +96,8 @@ impl Scheduler {
         if !entry.cancel_requested {
             return;
         }
-        let error = TaskError::new(FailureKind::Cancelled, "somebody cancelled it");
+        let reason = self.graph[ix].stop_reason.as_deref().unwrap_or("somebody cancelled it");
+        let error = TaskError::new(FailureKind::Cancelled, reason);
         match &entry.state {
             TaskState::Ended(_) => {}
             TaskState::Live(live) => match &live.phase {
@@ -103,7 +106,10 @@ impl Scheduler {
             },
             TaskState::Waiting | TaskState::Ready | TaskState::Backoff { .. } => {
                 let result = self.without_report(ix, Status::Cancelled, error, turn.now);
-                self.record(turn, Event::TaskEnded { result, because: Vec::new() });
+                self.record(
+                    turn,
+                    Event::TaskEnded { result: Box::new(result), because: Vec::new() },
+                );
             }
         }
     }
@@ -129,7 +135,7 @@ impl Scheduler {
         let because = self.chain(failed);
         let error = self.dependency_error(&because);
         let result = self.without_report(ix, Status::Skipped, error, turn.now);
-        self.record(turn, Event::TaskEnded { result, because });
+        self.record(turn, Event::TaskEnded { result: Box::new(result), because });
     }
 
     /// Returns the tasks from one that did not complete to the one that it goes back to.

@@ -1,11 +1,26 @@
 //! The configuration: built-in, then `supervisor.toml`, then the environment, then flags; each value
 //! with its origin.
 
+mod check;
+mod file;
+mod key_source;
+mod place;
+mod show;
+
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 
+use protocol::Limits;
+use gateway::PriceSetting;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
+pub use self::check::{is_alias, is_like};
+use self::file::File;
+pub use self::file::Budgets;
+pub use self::key_source::{KeySettings, KeySource};
+pub use self::place::{Place, Placed};
+pub(crate) use self::show::Row;
 use crate::cli::args::RuntimeChoice;
 use crate::failure::Failure;
 use crate::install::Installation;
@@ -55,11 +70,16 @@ impl<T> Setting<T> {
     }
 }
 
-/// A secret: it is never shown.
+/// A secret: it is never shown, and its memory is overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
+    /// Takes a secret.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
     /// Returns the secret itself.
     pub fn expose(&self) -> &str {
         &self.0
@@ -70,6 +90,25 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(a secret)")
     }
+}
+
+/// How a container reaches its gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayMode {
+    /// By a unix socket that it mounts.
+    Socket,
+    /// By TCP on an internal network, with a secret of its own: for engines that can't share a socket.
+    Tcp,
+}
+
+/// The limits of the configuration: `[limits]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Of the whole account: each key has them.
+    pub account: Limits,
+    /// Of models: a full name, or the beginning of names and `*`.
+    pub models: Vec<(Placed<String>, Limits)>,
 }
 
 /// The configuration of a daemon.
@@ -83,8 +122,18 @@ pub struct Config {
     pub scenario: Setting<Option<String>>,
     /// The model's API.
     pub base_url: Setting<String>,
-    /// The key of the model's API.
+    /// The key of the model's API in the environment.
     pub api_key: Setting<Option<Secret>>,
+    /// Other places of keys.
+    pub keys: KeySettings,
+    /// How containers reach the gateway.
+    pub gateway: Setting<GatewayMode>,
+    /// How fast the model's API may be asked.
+    pub limits: LimitSettings,
+    /// What may be spent.
+    pub budgets: Budgets,
+    /// What models cost that are not in the built-in list, or cost something else here.
+    pub prices: BTreeMap<String, PriceSetting>,
     /// The image of the workers' containers.
     pub image: Setting<String>,
     /// The Claude Code CLI for the process runtime; by default the one that `make up` fetched.
@@ -108,25 +157,6 @@ pub struct Config {
 /// The version of the CLI that the image and the cache hold.
 pub const CLI_VERSION: &str = "2.1.327";
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    version: Option<u32>,
-    runtime: Option<String>,
-    rehearsal: Option<bool>,
-    scenario: Option<String>,
-    base_url: Option<String>,
-    image: Option<String>,
-    claude: Option<String>,
-    worker: Option<String>,
-    max_running: Option<usize>,
-    plan_max_tasks: Option<usize>,
-    plan_max_depth: Option<usize>,
-    backoff_base: Option<f64>,
-    backoff_max: Option<f64>,
-    stop_grace: Option<f64>,
-}
-
 /// What the command line says about the configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
@@ -148,11 +178,11 @@ impl Config {
         environment: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, Failure> {
         let mut config = Self::built_in();
-        config.take_file(read(installation)?)?;
+        let (file, text) = file::read(installation)?;
+        config.take_file(file, &text)?;
         config.take_environment(environment)?;
         config.runtime.set(flags.runtime, Origin::Flag("--runtime"));
         config.rehearsal.set(flags.rehearsal.then_some(true), Origin::Flag("--rehearsal"));
-        config.check()?;
         Ok(config)
     }
 
@@ -163,6 +193,11 @@ impl Config {
             scenario: Setting::built_in(None),
             base_url: Setting::built_in("https://api.anthropic.com".to_owned()),
             api_key: Setting::built_in(None),
+            keys: KeySettings::default(),
+            gateway: Setting::built_in(GatewayMode::Socket),
+            limits: LimitSettings::default(),
+            budgets: Budgets::default(),
+            prices: BTreeMap::new(),
             image: Setting::built_in(format!("supervisor-worker:{CLI_VERSION}")),
             claude: Setting::built_in(None),
             worker: Setting::built_in(None),
@@ -175,13 +210,9 @@ impl Config {
         }
     }
 
-    fn take_file(&mut self, file: File) -> Result<(), Failure> {
-        if let Some(version) = file.version.filter(|&version| version != protocol::FORMAT_VERSION) {
-            return Err(bad("version", &format!("is {version}, and this supervisor reads 1")));
-        }
+    fn take_file(&mut self, file: File, text: &str) -> Result<(), Failure> {
         let from = Origin::File;
-        let runtime = file.runtime.as_deref().map(parse_runtime).transpose()?;
-        self.runtime.set(runtime, from);
+        self.runtime.set(file.runtime, from);
         self.rehearsal.set(file.rehearsal, from);
         self.scenario.set(file.scenario.map(Some), from);
         self.base_url.set(file.base_url, from);
@@ -194,6 +225,20 @@ impl Config {
         self.backoff_base.set(file.backoff_base, from);
         self.backoff_max.set(file.backoff_max, from);
         self.stop_grace.set(file.stop_grace, from);
+        self.gateway.set(file.gateway, from);
+        self.keys = KeySettings::of(text, file.keys)?;
+        self.limits.account = file.limits.account();
+        for (pattern, limits) in file.limits.models {
+            let pattern = Placed::of(text, pattern);
+            check::check_pattern(&pattern, true)?;
+            self.limits.models.push((pattern, limits));
+        }
+        self.budgets = file.budgets;
+        for (model, price) in file.prices {
+            let model = Placed::of(text, model);
+            check::check_pattern(&model, false)?;
+            self.prices.insert(model.value, price);
+        }
         Ok(())
     }
 
@@ -204,7 +249,8 @@ impl Config {
         // An empty variable is what a shell leaves when somebody means "none".
         let get = |name| get(name).filter(|value| !value.is_empty());
         let from = Origin::Environment;
-        let runtime = get("SUPERVISOR_RUNTIME").as_deref().map(parse_runtime).transpose()?;
+        let runtime = get("SUPERVISOR_RUNTIME").as_deref().map(parse_runtime).transpose();
+        let runtime = runtime.map_err(|why| bad("SUPERVISOR_RUNTIME", why))?;
         self.runtime.set(runtime, from("SUPERVISOR_RUNTIME"));
         let rehearsal = get("SUPERVISOR_REHEARSAL").map(|text| match text.as_str() {
             "1" | "true" => Ok(true),
@@ -214,7 +260,7 @@ impl Config {
         self.rehearsal.set(rehearsal.transpose()?, from("SUPERVISOR_REHEARSAL"));
         self.scenario.set(get("SUPERVISOR_SCENARIO").map(Some), from("SUPERVISOR_SCENARIO"));
         self.base_url.set(get("ANTHROPIC_BASE_URL"), from("ANTHROPIC_BASE_URL"));
-        let key = get("ANTHROPIC_API_KEY").map(|key| Some(Secret(key)));
+        let key = get("ANTHROPIC_API_KEY").map(|key| Some(Secret::new(key)));
         self.api_key.set(key, from("ANTHROPIC_API_KEY"));
         self.image.set(get("SUPERVISOR_IMAGE"), from("SUPERVISOR_IMAGE"));
         self.claude.set(get("SUPERVISOR_CLAUDE").map(Some), from("SUPERVISOR_CLAUDE"));
@@ -222,87 +268,21 @@ impl Config {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), Failure> {
-        let at_least_one = [
-            ("max_running", self.max_running.value),
-            ("plan_max_tasks", self.plan_max_tasks.value),
-            ("plan_max_depth", self.plan_max_depth.value),
-        ];
-        if let Some((name, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
-            return Err(bad(name, "must be at least 1"));
-        }
-        let seconds = [
-            ("backoff_base", self.backoff_base.value),
-            ("backoff_max", self.backoff_max.value),
-            ("stop_grace", self.stop_grace.value),
-        ];
-        let good = |value: f64| value.is_finite() && (0.0..=86_400.0).contains(&value);
-        match seconds.into_iter().find(|(_, value)| !good(*value)) {
-            Some((name, _)) => Err(bad(name, "must be from 0 to 86400 (seconds)")),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns each setting as it is shown: name, value, origin. No secret is among them.
-    pub fn table(&self) -> Vec<(&'static str, String, Origin)> {
-        fn row<T>(
-            name: &'static str,
-            setting: &Setting<T>,
-            show: impl Fn(&T) -> String,
-        ) -> (&'static str, String, Origin) {
-            (name, show(&setting.value), setting.origin)
-        }
-        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
-        vec![
-            row("runtime", &self.runtime, |value| format!("{value:?}").to_lowercase()),
-            row("rehearsal", &self.rehearsal, bool::to_string),
-            row("scenario", &self.scenario, text),
-            row("base_url", &self.base_url, Clone::clone),
-            row("api_key", &self.api_key, |key| match key {
-                Some(_) => "(set; not shown)".to_owned(),
-                None => "(none)".to_owned(),
-            }),
-            row("image", &self.image, Clone::clone),
-            row("claude", &self.claude, text),
-            row("worker", &self.worker, text),
-            row("max_running", &self.max_running, usize::to_string),
-            row("plan_max_tasks", &self.plan_max_tasks, usize::to_string),
-            row("plan_max_depth", &self.plan_max_depth, usize::to_string),
-            row("backoff_base", &self.backoff_base, f64::to_string),
-            row("backoff_max", &self.backoff_max, f64::to_string),
-            row("stop_grace", &self.stop_grace, f64::to_string),
-        ]
+    /// Returns whether a key of the model's API is configured at all.
+    pub fn has_key(&self) -> bool {
+        self.api_key.value.is_some() || self.keys.is_some()
     }
 
     /// Returns whether the model is the built-in stand-in: where it is asked for, or where there is
     /// neither a key nor an address of one's own.
     pub fn is_rehearsal(&self, some_login: bool) -> bool {
         self.rehearsal.value
-            || (self.api_key.value.is_none()
-                && self.base_url.origin == Origin::BuiltIn
-                && !some_login)
+            || (!self.has_key() && self.base_url.origin == Origin::BuiltIn && !some_login)
     }
 }
 
-fn read(installation: &Installation) -> Result<File, Failure> {
-    let path = installation.config();
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(File::default()),
-        Err(error) => {
-            let message = format!("`{}` can't be read", path.display());
-            return Err(Failure::bad_input(message).because(error));
-        }
-    };
-    toml::from_str(&text).map_err(|error| {
-        let message = format!("`{}` is not a configuration", Installation::CONFIG);
-        Failure::bad_input(message).because(protocol::strict::explain_toml(&error))
-    })
-}
-
-fn parse_runtime(text: &str) -> Result<RuntimeChoice, Failure> {
-    clap::ValueEnum::from_str(text, false)
-        .map_err(|_| bad("runtime", "must be `auto`, `docker` or `process`"))
+fn parse_runtime(text: &str) -> Result<RuntimeChoice, &'static str> {
+    clap::ValueEnum::from_str(text, false).map_err(|_| "must be `auto`, `docker` or `process`")
 }
 
 fn bad(name: &str, why: &str) -> Failure {

@@ -28,6 +28,7 @@ use crate::gateways::Gateways;
 use crate::inbox::Inbox;
 use crate::install::{Installation, cant_write};
 use crate::journal::Journals;
+use crate::keys::Keys;
 use crate::lock::Lock;
 use crate::programs;
 use crate::replica::Surroundings;
@@ -61,7 +62,13 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     make_folders(&installation)?;
     let _lock = Lock::take(&installation)?;
     let workers = workers::load_all(&installation)?;
+    config.check_workers(&workers)?;
+    config.check_models(&workers)?;
     let rehearsal = config.is_rehearsal(has_login(&installation, &workers));
+    let keys = match rehearsal {
+        true => Keys::none(&installation),
+        false => Keys::load(&installation, &config, &workers).await?,
+    };
     let (journals, records) = Journals::open(&installation).map_err(|error| {
         let hint = error.hint();
         Failure::unavailable("the journal can't be used").because(error).hint(hint)
@@ -71,7 +78,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     let grace = Duration::from_secs_f64(config.stop_grace.value);
     retire_other_runtime(&installation, &*runtime, grace).await?;
     let sockets = installation.make_sockets()?;
-    let gateways = Arc::new(Gateways::start(&installation, &config, &sockets, rehearsal)?);
+    let gateways = Arc::new(Gateways::start(&installation, &config, &workers, keys, &sockets, rehearsal)?);
     let (inbox, messages) = Inbox::new();
     let clock = Clock::starting_after(records.last().map_or(Time::ZERO, |record| record.at));
     let health = Health {

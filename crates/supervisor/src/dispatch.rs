@@ -488,7 +488,7 @@ impl Dispatcher {
     /// Lets what runs come to its end, and then ends.
     pub fn drain(&mut self) {
         self.draining = true;
-        self.scheduler.hold();
+        self.scheduler.drain();
     }
 }
 

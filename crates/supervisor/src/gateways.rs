@@ -1,39 +1,56 @@
 //! The gateways of the replicas: each its socket, all of them the way to one model's API.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod booking;
+mod money;
 
-use gateway::{Credential, EgressPolicy, Gateway, Listener, Replica, Upstream};
-use protocol::{Auth, ReplicaId};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use gateway::pace::{AccountId, PaceConfig};
+use gateway::{Account, EgressPolicy, Gateway, Ledger, Listener, Replica, Upstream};
+use protocol::{ReplicaId, Time, WorkerId};
 use rehearsal::{Rehearsal, Scenario};
 use tokio::net::UnixListener;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::install::{Installation, cant_write, private_folder};
+use crate::keys::{self, Keys};
 use crate::runtime::{GATEWAY_SOCKET, ReplicaSpec, RuntimeError};
+use crate::workers::Worker;
+use money::Defaults;
 
 /// The gateways of a daemon.
 #[derive(Debug)]
 pub struct Gateways {
     gateway: Gateway,
-    credential: Option<Arc<Credential>>,
+    keys: Keys,
+    /// The accounts that were used.
+    accounts: Mutex<BTreeMap<keys::Account, Arc<Account>>>,
+    /// What may be spent where nobody said otherwise.
+    defaults: Defaults,
     sockets: PathBuf,
     /// Where the model's API is, to be shown.
     upstream: String,
+    rehearsal: bool,
 }
 
 impl Gateways {
-    /// Makes the way to the model's API, and the API itself in a rehearsal.
+    /// Makes the way to the model's API, and the API itself in a rehearsal. What was spent before is read
+    /// from the ledger; a rehearsal has one of its own.
     ///
     /// # Errors
     ///
-    /// Bad input for an address, a key or a scenario that can't be; unavailable when a socket can't
-    /// be made.
+    /// Bad input for an address or a scenario that can't be; unavailable when a socket can't be made or the
+    /// ledger can't be read.
     pub fn start(
         installation: &Installation,
         config: &Config,
+        workers: &BTreeMap<WorkerId, Worker>,
+        keys: Keys,
         sockets: &Path,
         rehearsal: bool,
     ) -> Result<Self, Failure> {
@@ -50,28 +67,40 @@ impl Gateways {
                 .because(error)
                 .hint(hint)
         })?;
-        let credential = match &config.api_key.value {
-            Some(key) if !rehearsal => {
-                let key = Credential::api_key(key.expose().to_owned()).map_err(|error| {
-                    let hint = error.hint();
-                    let message = format!("the key in {} can't be used", config.api_key.origin);
-                    Failure::bad_input(message).because(error).hint(hint)
-                })?;
-                Some(Arc::new(key))
-            }
-            _ => None,
-        };
         let shown = if rehearsal { "rehearsal".to_owned() } else { upstream.to_string() };
-        let gateway = Gateway::new(upstream).map_err(|error| {
+        let file = installation.ledger(rehearsal);
+        let (ledger, notices) = Ledger::open(Some(&file), wall_clock).map_err(|error| {
+            let hint = error.hint();
+            Failure::unavailable("what was spent can't be read").because(error).hint(hint)
+        })?;
+        tokio::spawn(booking::warn_of(notices));
+        tokio::spawn(booking::keep_safe(ledger.clone()));
+        let gateway = Gateway::new(upstream, config.all_prices(), ledger, pace(config, workers));
+        let gateway = gateway.map_err(|error| {
             let hint = error.hint();
             Failure::unavailable("the gateway can't be made").because(error).hint(hint)
         })?;
-        Ok(Self { gateway, credential, sockets: sockets.join("gateway"), upstream: shown })
+        let gateways = Self {
+            gateway,
+            keys,
+            accounts: Mutex::default(),
+            defaults: Defaults::of(config, workers),
+            sockets: sockets.join("gateway"),
+            upstream: shown,
+            rehearsal,
+        };
+        gateways.set_daily_budgets();
+        Ok(gateways)
     }
 
     /// Returns where the model's API is, to be shown.
     pub fn upstream(&self) -> &str {
         &self.upstream
+    }
+
+    /// Returns what decides about requests, to look at.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// Returns the folder of a replica's socket: the container mounts the folder, so that a socket that
@@ -86,10 +115,6 @@ impl Gateways {
     ///
     /// [`RuntimeError::Refused`] when the socket can't be made.
     pub async fn listen(&self, spec: &ReplicaSpec) -> Result<Listener, RuntimeError> {
-        let credential = match spec.auth {
-            Auth::Gateway => self.credential.clone(),
-            Auth::Home => None,
-        };
         let refused = |source| {
             let (action, name) = ("open the gateway of", spec.replica.to_string());
             RuntimeError::Refused { action, name, source }
@@ -104,11 +129,61 @@ impl Gateways {
         let replica = Replica {
             id: spec.replica.clone(),
             worker: spec.worker.clone(),
-            credential,
+            account: self.account(&spec.worker),
             egress: EgressPolicy { rules: spec.egress.clone() },
         };
         let listener = self.gateway.listen(replica, &path).await;
         listener.map_err(|error| refused(Box::new(error)))
+    }
+
+    /// Returns the account on which a worker asks the model. Workers with the same key share it.
+    fn account(&self, worker: &WorkerId) -> Arc<Account> {
+        let number = self.keys.account(worker);
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let account = accounts.entry(number).or_insert_with(|| {
+            let id = AccountId::new(format!("account {}", number.0));
+            Arc::new(Account::new(id, self.keys.credential(worker)))
+        });
+        Arc::clone(account)
+    }
+
+    /// Reads the keys again that can be, and gives all another chance: somebody says that something was done
+    /// about those that were refused. Requests wait meanwhile.
+    pub async fn renew_keys(&self, workers: &[WorkerId]) {
+        for worker in workers {
+            let account = self.account(worker);
+            let fetching = async {
+                match self.keys.reload(worker).await {
+                    Ok(credential) => Some(credential),
+                    Err(failure) => {
+                        let why = failure.causes().join(": ");
+                        warn!(%worker, %failure, why, "The key is as it was.");
+                        None
+                    }
+                }
+            };
+            account.renew(fetching).await;
+        }
+    }
+}
+
+/// Returns the time by the wall's clock: days are the world's.
+fn wall_clock() -> Time {
+    Time::ZERO + SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
+fn pace(config: &Config, workers: &BTreeMap<WorkerId, Worker>) -> PaceConfig {
+    let of = |limits: &protocol::Limits| gateway::pace::Limits {
+        requests_per_minute: limits.requests_per_minute,
+        input_tokens_per_minute: limits.input_tokens_per_minute,
+        output_tokens_per_minute: limits.output_tokens_per_minute,
+        max_in_flight: limits.max_in_flight,
+    };
+    let models = config.limits.models.iter();
+    PaceConfig {
+        account: of(&config.limits.account),
+        models: models.map(|(pattern, limits)| (pattern.value.clone(), of(limits))).collect(),
+        workers: workers.values().map(|w| (w.id.clone(), of(&w.config.limits))).collect(),
     }
 }
 

@@ -214,6 +214,12 @@ impl Installation {
         self.state().join("run")
     }
 
+    /// Returns the file that says what was spent; a rehearsal has one of its own.
+    pub fn ledger(&self, rehearsal: bool) -> PathBuf {
+        let name = if rehearsal { "ledger-rehearsal.jsonl" } else { "ledger.jsonl" };
+        self.state().join(name)
+    }
+
     /// Returns the folder of the sockets that a daemon of this installation made.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub mod gateways;
 pub mod inbox;
 pub mod install;
 pub mod journal;
+pub mod keys;
 pub mod lock;
 pub mod programs;
 pub mod publish;

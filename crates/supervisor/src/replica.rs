@@ -339,6 +339,7 @@ impl Work {
         if self.listener.is_none() {
             self.listener = Some(self.surroundings.gateways.listen(&self.spec).await?);
         }
+        self.assign_gateway();
         if self.ensured {
             return Ok(());
         }
@@ -349,6 +350,14 @@ impl Work {
         self.ensured = true;
         self.end = Some(self.wait_for_end());
         Ok(())
+    }
+
+    /// Tells the gateway on whose account the replica asks the model.
+    fn assign_gateway(&self) {
+        if let Some(listener) = &self.listener {
+            let caller = self.attempt.as_ref().map(|attempt| attempt.caller(&self.spec.replica));
+            listener.assign(caller);
+        }
     }
 
     fn wait_for_end(&self) -> End {
@@ -482,8 +491,11 @@ impl Work {
                 if std::mem::take(&mut self.troubled) {
                     self.surroundings.inbox.notice(&self.spec.replica, None);
                 }
-                if let Some(report) = report {
+                if let Some(mut report) = report {
+                    let gateways = Arc::clone(&self.surroundings.gateways);
+                    gateways.complete(&mut report, self.listener.as_ref()).await;
                     self.attempt = None;
+                    self.assign_gateway();
                     self.report(report);
                 }
             }
@@ -531,9 +543,16 @@ impl Work {
         if std::mem::take(&mut self.troubled) {
             self.surroundings.inbox.notice(&self.spec.replica, None);
         }
-        self.attempt = None;
+        let used = match self.attempt.take() {
+            Some(lost) => {
+                self.surroundings.gateways.used(lost.run, &lost.task, lost.attempt).await
+            }
+            None => None,
+        };
+        self.assign_gateway();
         self.ends += 1;
-        self.tell(Input::ReplicaGone { replica: self.spec.replica.clone(), error, pause });
+        let (replica, used) = (self.spec.replica.clone(), used.unwrap_or_default());
+        self.tell(Input::ReplicaGone { replica, used, error, pause });
     }
 
     /// Stops the replica and makes sure that it is gone, however long that takes: as long as nobody

@@ -9,11 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use gateway::Caller;
 use protocol::atomic_file::{self, Durability};
 use protocol::untrusted::{Bounds, Folder, Refusal};
 use protocol::{
-    Assignment, Attempt, CANCEL_FILE, FailureKind, ReplicaId, RunId, Status, TaskError, TaskId,
-    TaskResult, Time, Token, WorkerId, strict,
+    Assignment, Attempt, CANCEL_FILE, FailureKind, Priority, ReplicaId, RunId, Status, TaskError,
+    TaskId, TaskResult, Time, Token, WorkerId, strict,
 };
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -47,6 +48,8 @@ pub struct Awaited {
     pub worker: WorkerId,
     /// Which attempt.
     pub attempt: Attempt,
+    /// The task's priority.
+    pub priority: Priority,
     /// What the result has to echo.
     pub token: Token,
     /// Whether the model is the built-in stand-in.
@@ -62,8 +65,21 @@ impl Awaited {
             run: task.run,
             worker: task.worker.clone(),
             attempt: assignment.attempt,
+            priority: task.priority,
             token: assignment.token,
             rehearsal: assignment.rehearsal,
+        }
+    }
+
+    /// Returns on whose account the attempt asks the model on that replica.
+    pub fn caller(&self, replica: &ReplicaId) -> Caller {
+        Caller {
+            replica: replica.clone(),
+            worker: self.worker.clone(),
+            run: self.run,
+            task: self.task.clone(),
+            attempt: self.attempt,
+            priority: self.priority,
         }
     }
 

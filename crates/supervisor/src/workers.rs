@@ -116,6 +116,7 @@ impl Worker {
             subagents: (!self.subagents.is_empty()).then(|| Value::Object(self.subagents.clone())),
             mcp: self.mcp.clone(),
             max_turns: config.max_turns,
+            max_output_tokens: Some(config.max_output_tokens),
             copy_workspace: config.workspace == WorkspaceMode::Copy,
             own_login: config.auth == Auth::Home,
             env: config.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),

@@ -79,6 +79,11 @@ pub(crate) fn program(
         defaults.push(NO_ATTRIBUTION);
         fixed.push(("ANTHROPIC_API_KEY", OsStr::new(NO_KEY)));
     }
+    // The client would ask for as much as the model can write. Not part of what is cached.
+    let max_output = assignment.agent.max_output_tokens.map(|tokens| tokens.to_string());
+    if let Some(tokens) = &max_output {
+        fixed.push(("CLAUDE_CODE_MAX_OUTPUT_TOKENS", OsStr::new(tokens)));
+    }
     let env = environment::of(paths, assignment, place, home, &defaults, &fixed)?;
     Ok(Program {
         name: paths.claude.clone().into_os_string(),
@@ -252,8 +257,10 @@ mod tests {
             env("https_proxy", "http://elsewhere:1"),
             env("NO_PROXY", "*"),
             env("CLAUDE_CODE_MAX_RETRIES", "1"),
+            env("CLAUDE_CODE_MAX_OUTPUT_TOKENS", "128000"),
             env("MINE", "yes"),
         ];
+        assignment.agent.max_output_tokens = Some(1000);
         let start = |assignment: &Assignment| {
             let session = Session::choose(&assignment.session, dir.path());
             let (home, cwd) = (Path::new("/h"), "/workspace".into());
@@ -275,6 +282,7 @@ mod tests {
         assert_eq!(value("CLAUDE_CODE_ATTRIBUTION_HEADER").as_deref(), Some("0"));
         assert_eq!(value("HOME").as_deref(), Some("/h"));
         assert_eq!(value("CLAUDE_CODE_MAX_RETRIES").as_deref(), Some("1"));
+        assert_eq!(value("CLAUDE_CODE_MAX_OUTPUT_TOKENS").as_deref(), Some("1000"));
         assert_eq!(value("MINE").as_deref(), Some("yes"));
         assert_eq!(value("CARGO_MANIFEST_DIR"), None);
 

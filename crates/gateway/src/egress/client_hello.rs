@@ -9,6 +9,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::target::brief;
 use crate::limits;
 
 const HANDSHAKE_RECORD: u8 = 22;
@@ -61,7 +62,7 @@ pub(super) async fn read(
             match server_name(&bytes, &mut message)? {
                 Progress::Name(name) if name.eq_ignore_ascii_case(host.as_bytes()) => break,
                 Progress::Name(name) => {
-                    return Err(BadHello::OtherName(name.escape_ascii().to_string()));
+                    return Err(BadHello::OtherName(brief(name)));
                 }
                 Progress::Need(len) => {
                     while bytes.len() < len {
@@ -91,15 +92,18 @@ fn server_name<'a>(bytes: &[u8], message: &'a mut Vec<u8>) -> Result<Progress<'a
             return Err(BadHello::NotTls);
         }
         let Some((&[_, _, _, high, low], payload)) = record.split_first_chunk() else {
-            return need(at + 5);
+            return Ok(Progress::Need(at + 5));
         };
         let len = usize::from(u16::from_be_bytes([high, low]));
         if len == 0 || len > MAX_RECORD {
             return Err(BadHello::Malformed);
         }
         at += 5 + len;
+        if at > limits::MAX_CLIENT_HELLO {
+            return Err(BadHello::TooLong);
+        }
         let Some(payload) = payload.get(..len) else {
-            return need(at);
+            return Ok(Progress::Need(at));
         };
         message.extend_from_slice(payload);
         if message[0] != CLIENT_HELLO {
@@ -116,10 +120,6 @@ fn server_name<'a>(bytes: &[u8], message: &'a mut Vec<u8>) -> Result<Progress<'a
             return name_in(body.ok_or(BadHello::Malformed)?).map(Progress::Name);
         }
     }
-}
-
-fn need<'a>(len: usize) -> Result<Progress<'a>, BadHello> {
-    if len > limits::MAX_CLIENT_HELLO { Err(BadHello::TooLong) } else { Ok(Progress::Need(len)) }
 }
 
 /// Returns the name in a ClientHello without its header.
@@ -182,5 +182,210 @@ impl<'a> Reader<'a> {
 
     fn end(&self) -> Result<(), BadHello> {
         if self.0.is_empty() { Ok(()) } else { Err(BadHello::Malformed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring, server::Acceptor};
+
+    use super::*;
+
+    /// Returns what a real client says first.
+    fn hello(name: &str) -> Vec<u8> {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let name = name.to_owned().try_into().unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Cuts one record into many, of these sizes and one more.
+    fn split(record: &[u8], sizes: &[usize]) -> Vec<u8> {
+        let (mut payload, mut records) = (&record[5..], Vec::new());
+        for size in sizes.iter().copied().chain([usize::MAX]) {
+            let (piece, rest) = payload.split_at(size.min(payload.len()));
+            if !piece.is_empty() {
+                records.extend([&[22, 3, 1][..], &(piece.len() as u16).to_be_bytes()].concat());
+                records.extend(piece);
+            }
+            payload = rest;
+        }
+        records
+    }
+
+    /// A ClientHello of one extension.
+    fn made(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let list16 = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+        let extensions: Vec<u8> = extensions
+            .iter()
+            .flat_map(|(kind, value)| [&kind.to_be_bytes()[..], &list16(value)].concat())
+            .collect();
+        let body =
+            [&[3, 3][..], &[0; 32], &[0], &list16(&[0x13, 1]), &[1, 0], &list16(&extensions)]
+                .concat();
+        let message = [&[1, 0][..], &list16(&body)].concat();
+        [&[22, 3, 1][..], &list16(&message)].concat()
+    }
+
+    fn names(names: &[(u8, &str)]) -> Vec<u8> {
+        let list: Vec<u8> = names
+            .iter()
+            .flat_map(|(kind, name)| {
+                [&[*kind][..], &(name.len() as u16).to_be_bytes(), name.as_bytes()].concat()
+            })
+            .collect();
+        [&(list.len() as u16).to_be_bytes()[..], &list].concat()
+    }
+
+    /// Returns what is read, with the bytes all there at once.
+    fn name(bytes: &[u8]) -> Result<String, BadHello> {
+        match server_name(bytes, &mut Vec::new())? {
+            Progress::Name(name) => Ok(name.escape_ascii().to_string()),
+            Progress::Need(len) => {
+                assert!(len > bytes.len());
+                Err(BadHello::Cut)
+            }
+        }
+    }
+
+    /// What another reader, rustls, takes the name for.
+    fn theirs(mut bytes: &[u8]) -> Option<String> {
+        let mut acceptor = Acceptor::default();
+        while acceptor.read_tls(&mut bytes).ok()? > 0 {}
+        let accepted = acceptor.accept().ok()??;
+        Some(accepted.client_hello().server_name()?.to_owned())
+    }
+
+    #[test]
+    fn name_of_a_real_client_is_found() {
+        assert_eq!(name(&hello("a.example")).as_deref(), Ok("a.example"));
+        assert_eq!(theirs(&hello("a.example")).as_deref(), Some("a.example"));
+        assert_eq!(name(&made(&[(0, names(&[(0, "a.example")]))])).as_deref(), Ok("a.example"));
+    }
+
+    #[test]
+    fn client_that_names_nobody_is_told_from_one_that_is_malformed() {
+        // rustls names no address.
+        assert_eq!(name(&hello("192.0.2.1")), Err(BadHello::NoName));
+        assert_eq!(name(&made(&[])), Err(BadHello::NoName));
+        assert_eq!(name(&made(&[(0, names(&[(0, "")]))])), Err(BadHello::NoName));
+        for bad in [
+            made(&[(0, vec![])]),
+            made(&[(0, names(&[]))]),
+            made(&[(0, names(&[(1, "a.example")]))]),
+            made(&[(0, names(&[(0, "a.example"), (0, "b.example")]))]),
+            made(&[(0, names(&[(0, "a.example")])), (0, names(&[(0, "b.example")]))]),
+            made(&[(0, [names(&[(0, "a.example")]), vec![0]].concat())]),
+        ] {
+            assert_eq!(name(&bad), Err(BadHello::Malformed));
+        }
+    }
+
+    #[test]
+    fn what_is_not_tls_is_known_by_its_first_bytes() {
+        for bytes in [&b"GET / HTTP/1.1"[..], b"S", &[22, 2], &[21, 3, 3, 0, 2], &[0x80, 0x2e, 1]] {
+            assert_eq!(name(bytes), Err(BadHello::NotTls), "{bytes:?}");
+        }
+        // A record that is no handshake, behind one that is.
+        let mut mixed = split(&hello("a.example"), &[10])[..15].to_vec();
+        mixed.extend([23, 3, 3]);
+        assert_eq!(name(&mixed), Err(BadHello::NotTls));
+        // Another message than a ClientHello.
+        assert_eq!(name(&[22, 3, 1, 0, 4, 2, 0, 0, 0]), Err(BadHello::Malformed));
+        assert_eq!(name(&[22, 3, 1, 0, 0]), Err(BadHello::Malformed));
+    }
+
+    #[test]
+    fn hello_has_a_bound_however_it_is_cut() {
+        let long = names(&[(0, "a.example")]);
+        let padded = |len| made(&[(0, long.clone()), (21, vec![0; len])]);
+        assert_eq!(name(&padded(16_200)).as_deref(), Ok("a.example"));
+        assert_eq!(name(&padded(16_312)), Err(BadHello::TooLong));
+        // Six bytes for each one: too long on the wire.
+        assert_eq!(name(&split(&padded(8_000), &[1; 8_000])), Err(BadHello::TooLong));
+        assert_eq!(name(&[22, 3, 1, 0x40, 1]), Err(BadHello::Malformed));
+        assert_eq!(name(&[22, 3, 1, 0, 4, 1, 1, 0, 0]), Err(BadHello::TooLong));
+    }
+
+    #[tokio::test]
+    async fn name_is_the_hosts_whatever_the_case_and_nothing_else() {
+        let read = async |hello: Vec<u8>, host| super::read(&mut hello.as_slice(), host).await;
+        let said = |name: &str| made(&[(0, names(&[(0, name)]))]);
+        for name in ["a.example", "A.Example"] {
+            assert_eq!(read(said(name), "a.example").await, Ok(Some(said(name))));
+        }
+        for name in ["b.example", "a.example.", "a.example\0", "xa.example", "a.exampl"] {
+            let refused = read(said(name), "a.example").await;
+            assert!(matches!(refused, Err(BadHello::OtherName(_))), "{name}: {refused:?}");
+        }
+        assert_eq!(read(vec![], "a.example").await, Ok(None));
+        assert_eq!(read(vec![22], "a.example").await, Err(BadHello::Cut));
+        let more = [said("a.example"), b"more".to_vec()].concat();
+        assert_eq!(read(more.clone(), "a.example").await, Ok(Some(more)));
+    }
+
+    proptest! {
+        #[test]
+        fn hello_may_come_in_any_records(sizes in prop::collection::vec(1..600_usize, 0..8)) {
+            let records = split(&hello("a.example"), &sizes);
+            prop_assert_eq!(name(&records), Ok("a.example".to_owned()));
+            prop_assert_eq!(theirs(&records), Some("a.example".to_owned()));
+        }
+
+        #[test]
+        fn hello_that_is_not_all_there_says_what_it_needs(
+            sizes in prop::collection::vec(1..600_usize, 0..4),
+            cut: prop::sample::Index,
+        ) {
+            let records = split(&hello("a.example"), &sizes);
+            let cut = cut.index(records.len());
+            let progress = server_name(&records[..cut], &mut Vec::new()).map(|progress| match progress {
+                Progress::Need(len) => len,
+                Progress::Name(_) => 0,
+            });
+            prop_assert!(
+                progress.as_ref().is_ok_and(|need| (cut + 1..=records.len()).contains(need)),
+                "{:?} of {} at {}", progress, records.len(), cut
+            );
+        }
+
+        /// Whoever reads another name than we do would be a way around the list.
+        #[test]
+        fn nobody_reads_another_name_than_we_do(
+            bytes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            real: bool,
+        ) {
+            let mut hello = match real {
+                true => hello("a.example"),
+                false => made(&[(0, names(&[(0, "a.example")])), (0x0a0a, vec![0; 5])]),
+            };
+            for (at, byte) in bytes {
+                let at = at.index(hello.len());
+                hello[at] = byte;
+            }
+            if let (Ok(ours), Some(theirs)) = (name(&hello), theirs(&hello)) {
+                prop_assert_eq!(ours.to_ascii_lowercase(), theirs);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(
+            start in 0..3_usize,
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let starts = [&[][..], &[22, 3, 1], &[22, 3, 1, 0, 100, 1, 0, 0, 96, 3, 3]];
+            let bytes = [starts[start], &bytes].concat();
+            let _ = server_name(&bytes, &mut Vec::new());
+        }
     }
 }

@@ -2,15 +2,16 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket},
     pin::Pin,
     sync::Arc,
 };
 
 use protocol::HostName;
 use tokio::{
-    net::{TcpStream, lookup_host},
-    task::JoinSet,
+    net::TcpStream,
+    sync::Semaphore,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 
@@ -32,32 +33,47 @@ pub trait Resolver: fmt::Debug + Send + Sync {
 
 /// The system's own: files, DNS and what else it is set up for.
 #[derive(Debug)]
-struct System;
+struct System {
+    /// A lookup holds a thread, and can't be called off: whoever owns the servers of an allowed domain
+    /// could otherwise take all of them.
+    threads: Arc<Semaphore>,
+}
 
 impl Resolver for System {
     fn resolve<'a>(&'a self, host: &'a HostName, port: u16) -> Lookup<'a> {
-        Box::pin(async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) })
+        let threads = Arc::clone(&self.threads);
+        let host = host.clone();
+        Box::pin(async move {
+            let thread = threads.acquire_owned().await.map_err(io::Error::other)?;
+            let looking = spawn_blocking(move || {
+                let _thread = thread;
+                Ok((host.as_str(), port).to_socket_addrs()?.collect())
+            });
+            looking.await.map_err(io::Error::other)?
+        })
     }
 }
 
-/// How the egress proxy sees the network: who resolves names, and which addresses are off limits.
+/// The network as the egress proxy sees it: names, and the public addresses behind them.
 #[derive(Clone, Debug)]
 pub struct Outside {
     resolver: Arc<dyn Resolver>,
-    off_limits: fn(IpAddr) -> Option<&'static str>,
+    /// May be connected to, whatever they are.
+    exempt: Vec<SocketAddr>,
 }
 
 impl Outside {
-    /// Returns a network with another resolver, and another judge of addresses, who says what kind of
-    /// address it is if it may not be connected to.
+    /// Returns the network with names of this resolver's. [`Default`] has the system's.
+    pub fn new(resolver: Arc<dyn Resolver>) -> Self {
+        Self { resolver, exempt: Vec::new() }
+    }
+
+    /// Returns the network with these addresses in it, though they are not public.
     ///
-    /// For tests, whose internet is on loopback. [`Default`] is the real one, and no setting leads here.
+    /// For tests, whose internet is on loopback: no setting leads here.
     #[doc(hidden)]
-    pub fn of_a_test(
-        resolver: Arc<dyn Resolver>,
-        off_limits: fn(IpAddr) -> Option<&'static str>,
-    ) -> Self {
-        Self { resolver, off_limits }
+    pub fn exempting(self, exempt: Vec<SocketAddr>) -> Self {
+        Self { exempt, ..self }
     }
 
     /// Connects to a host, if every address of it may be connected to.
@@ -68,7 +84,7 @@ impl Outside {
         let connecting = async {
             let found = self.resolver.resolve(&target.host, target.port).await;
             let addresses = found.map_err(|error| Refusal::Unresolved(target.clone(), error))?;
-            let bad = |address: &SocketAddr| Some((address.ip(), (self.off_limits)(address.ip())?));
+            let bad = |address: &SocketAddr| Some((address.ip(), self.off_limits(address)?));
             if let Some((address, kind)) = addresses.iter().find_map(bad) {
                 return Err(Refusal::NotPublic { target: target.clone(), address, kind });
             }
@@ -79,16 +95,20 @@ impl Outside {
             Err(_elapsed) => Err(Refusal::TimedOut(target.clone())),
         }
     }
+
+    /// Returns what kind of address this is, if it may not be connected to.
+    fn off_limits(&self, address: &SocketAddr) -> Option<&'static str> {
+        if self.exempt.contains(address) {
+            return None;
+        }
+        let ip = address.ip();
+        not_public(ip).or_else(|| is_own(ip).then_some("this machine's own"))
+    }
 }
 
 impl Default for Outside {
     fn default() -> Self {
-        Self {
-            resolver: Arc::new(System),
-            off_limits: |address| {
-                not_public(address).or_else(|| is_own(address).then_some("this machine's own"))
-            },
-        }
+        Self::new(Arc::new(System { threads: Arc::new(Semaphore::new(limits::MAX_LOOKUPS)) }))
     }
 }
 

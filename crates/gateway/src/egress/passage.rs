@@ -75,7 +75,7 @@ impl Passage {
     pub(super) async fn idle(&self) {
         let mut seen = self.traffic.all();
         let mut quiet = 0;
-        while quiet < 11 {
+        while quiet < 10 {
             sleep(limits::EGRESS_IDLE_TIMEOUT / 10).await;
             let now = self.traffic.all();
             quiet = if now == seen { quiet + 1 } else { 0 };

@@ -18,7 +18,7 @@ use super::{
     outside::Outside,
     passage::{Counted, Passage},
     plain,
-    refusal::Refusal,
+    refusal::{Refusal, Refusals},
     target::Target,
     tunnel,
 };
@@ -49,6 +49,7 @@ pub(crate) struct Egress {
     /// The host of the model's API. Past the gateway nothing would be counted.
     model: Option<HostName>,
     places: Arc<Semaphore>,
+    refusals: Arc<Refusals>,
     connections: TaskTracker,
     closed: CancellationToken,
     _closing: DropGuard,
@@ -63,6 +64,7 @@ impl Egress {
     ) -> Self {
         let closed = CancellationToken::new();
         Self {
+            refusals: Arc::new(Refusals::new(worker.clone())),
             worker,
             policy,
             outside,
@@ -86,8 +88,7 @@ impl Egress {
             self.forward(request).await
         };
         served.unwrap_or_else(|refusal| {
-            refusal.log(&self.worker);
-            refusal.answer(&self.worker).map(|bytes| ResponseBody::Own(Full::new(bytes)))
+            self.refusals.answer(&refusal).map(|bytes| ResponseBody::Own(Full::new(bytes)))
         })
     }
 
@@ -105,7 +106,7 @@ impl Egress {
         let target = Target::of_connect(request.uri())?;
         let (passage, stream) = self.open(target).await?;
         let upgrade = hyper::upgrade::on(&mut request);
-        self.spawn(tunnel::run(upgrade, stream, passage, self.worker.clone()));
+        self.spawn(tunnel::run(upgrade, stream, passage, Arc::clone(&self.refusals)));
         Ok(Response::new(ResponseBody::Own(Full::new(Bytes::new()))))
     }
 

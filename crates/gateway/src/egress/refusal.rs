@@ -7,11 +7,13 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::ext::ReasonPhrase;
 use protocol::{HostRule, InvalidHost, SELF_TEST_HOST, WorkerId};
 use thiserror::Error;
+use tracing::{debug, warn};
 
 use super::{client_hello::BadHello, target::Target};
 use crate::{
     answer::{GATEWAY_HEADER, REFUSED, UNREACHABLE},
     limits,
+    quota::Quota,
 };
 
 /// The header that says in one line why the egress proxy did not do as asked.
@@ -95,11 +97,11 @@ impl Refusal {
         }
     }
 
-    /// Writes it to the log, where somebody may look for why a tool of an agent does not work.
-    pub(crate) fn log(&self, worker: &WorkerId) {
-        let (host, port) = match self {
+    /// Returns the host and the port that the request is for, as far as they are known.
+    fn target(&self) -> (Option<&str>, Option<u16>) {
+        match self {
             Self::Malformed(_) => (None, None),
-            Self::NoName { host, port, .. } => (Some(host.as_str()), Some(*port)),
+            Self::NoName { host, port, .. } => (Some(host), Some(*port)),
             Self::NotListed(target)
             | Self::Model(target)
             | Self::NotPublic { target, .. }
@@ -110,22 +112,11 @@ impl Refusal {
             | Self::Switched(target)
             | Self::NoAnswer(target, _)
             | Self::Tls(target, _) => (Some(target.host.as_str()), Some(target.port)),
-        };
-        if host == Some(SELF_TEST_HOST) {
-            tracing::debug!(%worker, "Egress refused to a worker that starts, as it should be.");
-            return;
         }
-        let address = match self {
-            Self::NotPublic { address, .. } => Some(tracing::field::display(address)),
-            _ => None,
-        };
-        let setting = self.hint(worker);
-        let reason = self as &dyn std::error::Error;
-        tracing::warn!(%worker, host, port, address, reason, setting, "Egress refused.");
     }
 
     /// Returns what the sender is told.
-    pub(crate) fn answer(&self, worker: &WorkerId) -> Response<Bytes> {
+    fn answer(&self, worker: &WorkerId) -> Response<Bytes> {
         let said = match self.hint(worker) {
             Some(hint) => format!("gateway: {self}; {hint}"),
             None => format!("gateway: {self}"),
@@ -143,5 +134,47 @@ impl Refusal {
             response.extensions_mut().insert(phrase);
         }
         response
+    }
+}
+
+/// Says no, to the sender and to the log.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    worker: WorkerId,
+    warnings: Quota,
+}
+
+impl Refusals {
+    pub(super) fn new(worker: WorkerId) -> Self {
+        Self { worker, warnings: Quota::new() }
+    }
+
+    /// Writes a refusal to the log and returns what the sender is told.
+    pub(super) fn answer(&self, refusal: &Refusal) -> Response<Bytes> {
+        self.log(refusal);
+        refusal.answer(&self.worker)
+    }
+
+    /// Writes a refusal to the log: there somebody looks for why a tool of an agent does not work.
+    pub(super) fn log(&self, refusal: &Refusal) {
+        let worker = tracing::field::display(&self.worker);
+        let (host, port) = refusal.target();
+        if host == Some(SELF_TEST_HOST) {
+            debug!(worker, "Egress refused to a worker that starts, as it should be.");
+            return;
+        }
+        let address = match refusal {
+            Refusal::NotPublic { address, .. } => Some(tracing::field::display(address)),
+            _ => None,
+        };
+        let hint = refusal.hint(&self.worker);
+        let reason = refusal as &dyn std::error::Error;
+        match self.warnings.take() {
+            Some(left_out) => {
+                let left_out = (left_out > 0).then_some(left_out);
+                warn!(worker, host, port, address, reason, hint, left_out, "Egress refused.");
+            }
+            None => debug!(worker, host, port, address, reason, "Egress refused."),
+        }
     }
 }

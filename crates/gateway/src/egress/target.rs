@@ -65,13 +65,19 @@ impl Target {
             None if text != host => return Err(Refusal::Malformed("its port is no number")),
             None => default_port.ok_or(Refusal::Malformed("it names no port"))?,
         };
+        // A URL has room for more than belongs into a log.
         let host = HostName::normalise(host).map_err(|why| Refusal::NoName {
-            host: host.to_owned(),
+            host: brief(host.as_bytes()),
             port,
             why,
         })?;
         Ok(Self { host, port })
     }
+}
+
+/// Returns what a client calls a host, fit to be shown: printable, and no longer than a name can be.
+pub(super) fn brief(host: &[u8]) -> String {
+    host[..host.len().min(HostName::MAX_BYTES)].escape_ascii().to_string()
 }
 
 impl fmt::Display for Target {
@@ -132,6 +138,13 @@ mod tests {
             assert!(refusal.contains(part), "{to}: {refusal}");
             assert!(!refusal.contains("secret"), "{to}: {refusal}");
         }
+    }
+
+    #[test]
+    fn what_is_told_of_a_host_is_printable_and_short() {
+        assert_eq!(brief(b"a\n\xffb"), "a\\n\\xffb");
+        assert_eq!(brief(&[b'a'; 10_000]).len(), 253);
+        assert!(connect(&format!("{}:443", "a".repeat(10_000))).unwrap_err().len() < 400);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! A CONNECT, once it stands: bytes both ways.
 
+use std::sync::Arc;
+
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use protocol::{HostRule, WorkerId};
+use protocol::HostRule;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy_bidirectional_with_sizes},
     net::TcpStream,
@@ -11,7 +13,7 @@ use tokio::{
 use super::{
     client_hello,
     passage::{Counted, End, Passage},
-    refusal::Refusal,
+    refusal::{Refusal, Refusals},
 };
 use crate::limits;
 
@@ -24,11 +26,11 @@ pub(super) async fn run(
     upgrade: OnUpgrade,
     mut server: Counted<TcpStream>,
     mut passage: Passage,
-    worker: WorkerId,
+    refusals: Arc<Refusals>,
 ) {
     let carrying = async {
         match upgrade.await {
-            Ok(client) => carry(TokioIo::new(client), &mut server, &passage, &worker).await,
+            Ok(client) => carry(TokioIo::new(client), &mut server, &passage, &refusals).await,
             // Gone before it got its answer.
             Err(_) => End::Broken,
         }
@@ -44,7 +46,7 @@ async fn carry(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     server: &mut Counted<TcpStream>,
     passage: &Passage,
-    worker: &WorkerId,
+    refusals: &Refusals,
 ) -> End {
     let target = &passage.target;
     if target.port == HostRule::DEFAULT_PORT {
@@ -56,7 +58,7 @@ async fn carry(
             }
             Ok(None) => return End::Broken,
             Err(bad) => {
-                Refusal::Tls(target.clone(), bad).log(worker);
+                refusals.log(&Refusal::Tls(target.clone(), bad));
                 // The connection is over, whether or not anybody reads why.
                 let _ = client.write_all(&UNRECOGNIZED_NAME).await;
                 let _ = client.shutdown().await;

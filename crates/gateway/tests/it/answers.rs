@@ -1,5 +1,3 @@
-use std::{io, sync::Mutex};
-
 use gateway::{GATEWAY_HEADER, REFUSED, UNREACHABLE};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -10,7 +8,7 @@ use tokio::{
 };
 
 use crate::support::{
-    World, client, full, get, json, noise, post, raw_upstream, read_head, send, soon, upstream,
+    Log, World, client, full, get, json, noise, post, raw_upstream, read_head, send, soon, upstream,
 };
 
 #[tokio::test]
@@ -45,13 +43,13 @@ async fn client_can_finish_a_long_request_that_goes_nowhere() {
     // Without hyper, which copes with a server that stops reading; others don't.
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
     let body = noise(5_000_000);
-    for path in ["/v1/messages", "/elsewhere"] {
+    for path in ["/v1/messages/count_tokens", "/elsewhere"] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 5000000\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
         soon("the request's end", client.write_all(&body)).await.unwrap();
 
         let head = read_head(&mut client).await;
-        let status = if path == "/v1/messages" { "502" } else { "404" };
+        let status = if path == "/v1/messages/count_tokens" { "502" } else { "404" };
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
         let mut body = vec![0; length.parse().unwrap()];
@@ -69,7 +67,7 @@ async fn upstream_that_hangs_up_before_its_answer_is_a_502() {
         read_head(&mut stream).await;
     });
 
-    let response = send(replica.path(), get("/v1/x")).await;
+    let response = send(replica.path(), get("/v1/models/x")).await;
 
     assert_eq!(response.status(), 502);
     let error = json(response).await;
@@ -115,7 +113,7 @@ async fn head_that_is_too_long_is_refused() {
     let (url, _) = upstream(|_| async { Response::new(full("reached")) }).await;
     let world = World::new(&url);
     let replica = world.replica("marie-1", None).await;
-    let mut request = get("/v1/x");
+    let mut request = get("/v1/models/x");
     request.headers_mut().insert("x-long", "a".repeat(100_000).parse().unwrap());
 
     let response = soon("an answer", client(replica.path()).await.send_request(request)).await;
@@ -123,33 +121,9 @@ async fn head_that_is_too_long_is_refused() {
     assert_eq!(response.unwrap().status(), 431);
 }
 
-#[derive(Clone, Default)]
-struct Log(std::sync::Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn exchange_is_logged_with_its_figures_and_without_its_contents() {
-    let log = Log::default();
-    let _guard = tracing::subscriber::set_default(
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer({
-                let log = log.clone();
-                move || log.clone()
-            })
-            .finish(),
-    );
+    let (log, _guard) = Log::capture();
     let (url, _) = upstream(|_| async { Response::new(full("the answer")) }).await;
     let world = World::new(&url);
     let replica = world.replica("marie-1", Some("sk-real")).await;
@@ -160,12 +134,12 @@ async fn exchange_is_logged_with_its_figures_and_without_its_contents() {
     response.into_body().collect().await.unwrap();
     replica.close().await;
 
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let line = log.lines().find(|line| line.contains("Exchange ended.")).unwrap();
     for field in [
         "replica=marie-1",
         "method=POST",
-        "path=\"/v1/messages\"",
+        "path=\"/v1/messages/count_tokens\"",
         "status=200",
         "bytes_up=10",
         "bytes_down=10",

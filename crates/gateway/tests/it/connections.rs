@@ -45,7 +45,7 @@ async fn upstream_on_a_unix_socket_works() {
     let response = send(replica.path(), post(full("{}"))).await;
 
     let seen = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(seen, "/v1/messages?beta=true \"localhost\"");
+    assert_eq!(seen, "/v1/messages/count_tokens?beta=true \"localhost\"");
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn listener_that_is_closed_ends_its_connections_and_nobody_elses() {
     let (one, two) = (world.replica("one", None).await, world.replica("two", None).await);
     let ask = |path: &std::path::Path| {
         let path = path.to_owned();
-        tokio::spawn(async move { client(&path).await.send_request(get("/v1/x")).await })
+        tokio::spawn(async move { client(&path).await.send_request(get("/v1/models/x")).await })
     };
     let (first, second) = (ask(one.path()), ask(two.path()));
     let count_is = async |n| {

@@ -83,7 +83,7 @@ async fn heads_pass_to_the_letter_but_for_host_and_hop() {
 
     client
         .write_all(
-            b"POST /v1/messages?beta=true&q=%7e HTTP/1.1\r\nHost: inside\r\nX-Stainless-OS: Linux\r\n\
+            b"POST /v1/messages/count_tokens?beta=true&q=%7e HTTP/1.1\r\nHost: inside\r\nX-Stainless-OS: Linux\r\n\
               Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\naccept: a\r\nAccept: b\r\n\
               User-Agent: claude-cli/2\r\nproxy-authorization: Basic x\r\nx-odd: caf\xc3\xa9\r\n\
               Content-Length: 2\r\n\r\n{}",
@@ -96,7 +96,7 @@ async fn heads_pass_to_the_letter_but_for_host_and_hop() {
     assert_eq!(
         read_head(&mut stream).await,
         format!(
-            "POST /prefix/v1/messages?beta=true&q=%7e HTTP/1.1\r\nHost: {host}\r\n\
+            "POST /prefix/v1/messages/count_tokens?beta=true&q=%7e HTTP/1.1\r\nHost: {host}\r\n\
              X-Stainless-OS: Linux\r\naccept: a\r\nAccept: b\r\nUser-Agent: claude-cli/2\r\n\
              x-odd: café\r\nContent-Length: 2\r\n\r\n"
         )

@@ -4,9 +4,16 @@
 mod answers;
 mod bodies;
 mod connections;
+mod egress;
+mod egress_http;
+mod egress_tls;
 mod headers;
+mod internet;
+mod message;
+mod pace;
 mod sockets;
 mod streams;
 mod support;
+mod tcp;
 mod timeouts;
 mod tls;

@@ -29,7 +29,7 @@ async fn socket_of_a_dead_process_is_replaced() {
 
     let listener = world.gateway.listen(replica("marie-1", None), &path).await.unwrap();
 
-    assert_eq!(send(listener.path(), get("/v1/x")).await.status(), 200);
+    assert_eq!(send(listener.path(), get("/v1/models/x")).await.status(), 200);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn listener_can_be_opened_closed_and_opened_again() {
     for close in [true, false, true] {
         let listener = world.replica("marie-1", None).await;
         let path = listener.path().to_owned();
-        assert_eq!(send(&path, get("/v1/x")).await.status(), 200);
+        assert_eq!(send(&path, get("/v1/models/x")).await.status(), 200);
         if close {
             soon("the close", listener.close()).await;
         } else {
@@ -108,5 +108,5 @@ async fn listener_does_not_remove_the_socket_of_its_successor() {
 
     old.close().await;
 
-    assert_eq!(send(new.path(), get("/v1/x")).await.status(), 200);
+    assert_eq!(send(new.path(), get("/v1/models/x")).await.status(), 200);
 }

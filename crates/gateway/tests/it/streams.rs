@@ -73,7 +73,7 @@ async fn client_that_does_not_read_holds_the_upstream_back() {
     let replica = world.replica("marie-1", None).await;
     let sending = tokio::spawn({
         let path = replica.path().to_owned();
-        async move { send(&path, get("/v1/big")).await }
+        async move { send(&path, get("/v1/models/big")).await }
     });
     let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
     read_head(&mut stream).await;
@@ -117,7 +117,9 @@ async fn upstream_that_does_not_read_holds_the_client_back() {
     let world = World::new(&format!("unix:{}", upstream_path.display()));
     let replica = world.replica("marie-1", None).await;
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
-    let head = format!("POST /v1/messages HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n");
+    let head = format!(
+        "POST /v1/messages/count_tokens HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n"
+    );
     client.write_all(head.as_bytes()).await.unwrap();
     let written = AtomicUsize::new(0);
 
@@ -197,7 +199,7 @@ async fn answer_that_breaks_off_breaks_off_for_the_client() {
         for reset in [false, true] {
             let sending = tokio::spawn({
                 let path = replica.path().to_owned();
-                async move { send(&path, get("/v1/x")).await }
+                async move { send(&path, get("/v1/models/x")).await }
             });
             let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
             read_head(&mut stream).await;
@@ -250,7 +252,7 @@ async fn two_hundred_streams_at_once_all_arrive_whole() {
     // All are open before the first is read.
     let mut responses = Vec::new();
     for n in 0..200 {
-        let path = format!("/v1/{n}");
+        let path = format!("/v1/models/{n}");
         responses.push((path.clone(), send(replicas[n % 4].path(), get(&path)).await));
     }
     let reading = responses.into_iter().map(|(path, response)| async move {

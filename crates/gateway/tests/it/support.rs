@@ -5,14 +5,17 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use gateway::{Credential, EgressPolicy, Gateway, Listener, Replica, Upstream};
+use gateway::{
+    Account, Credential, EgressPolicy, Gateway, Ledger, Listener, Prices, Replica, Upstream,
+    pace::{AccountId, PaceConfig},
+};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -47,8 +50,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(upstream: &str) -> Self {
-        let gateway = Gateway::new(Upstream::parse(upstream).unwrap()).unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), gateway }
+        Self::with(upstream, PaceConfig::default())
+    }
+
+    pub(crate) fn with(upstream: &str, pace: PaceConfig) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), gateway: gateway(upstream, pace) }
     }
 
     pub(crate) fn socket(&self, replica: &str) -> PathBuf {
@@ -60,14 +66,27 @@ impl World {
     }
 }
 
+/// Returns a gateway with nothing booked and list prices.
+pub(crate) fn gateway(upstream: &str, pace: PaceConfig) -> Gateway {
+    let (ledger, _) = Ledger::open(None, || protocol::Time::ZERO).unwrap();
+    let upstream = Upstream::parse(upstream).unwrap();
+    Gateway::new(upstream, Prices::built_in(), ledger, pace).unwrap()
+}
+
 /// Returns a replica of `marie` that reaches no other host.
 pub(crate) fn replica(name: &str, key: Option<&str>) -> Replica {
     Replica {
         id: name.parse().unwrap(),
         worker: "marie".parse().unwrap(),
-        credential: key.map(|key| Arc::new(Credential::api_key(key.to_owned()).unwrap())),
+        account: account(name, key),
         egress: EgressPolicy::default(),
     }
+}
+
+/// Returns an account with a key, or with none.
+pub(crate) fn account(name: &str, key: Option<&str>) -> Arc<Account> {
+    let key = key.map(|key| Arc::new(Credential::api_key(key.to_owned()).unwrap()));
+    Arc::new(Account::new(AccountId::new(name), key))
 }
 
 /// Starts an HTTP server on loopback. Returns its URL and how many connections it has taken.
@@ -142,7 +161,10 @@ pub(crate) fn get(path: &str) -> Request<Body> {
 }
 
 pub(crate) fn post(body: Body) -> Request<Body> {
-    Request::post("/v1/messages?beta=true").header("host", "anything").body(body).unwrap()
+    Request::post("/v1/messages/count_tokens?beta=true")
+        .header("host", "anything")
+        .body(body)
+        .unwrap()
 }
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
@@ -192,4 +214,36 @@ pub(crate) fn noise(len: usize) -> Bytes {
     }
     bytes.truncate(len);
     bytes.into()
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Takes down what this thread logs, on every level, until the guard is dropped.
+    pub(crate) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        (log, tracing::subscriber::set_default(subscriber.finish()))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

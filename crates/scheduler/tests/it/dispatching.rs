@@ -231,8 +231,12 @@ fn worker_whose_replicas_do_not_serve_is_paused_and_its_tasks_wait() {
     for n in 1..=7 {
         rig.start("a");
         let error = error(FailureKind::WorkerLost);
-        let gone =
-            scheduler::Input::ReplicaGone { replica: replica("marie-1"), error, pause: true };
+        let gone = scheduler::Input::ReplicaGone {
+            replica: replica("marie-1"),
+            used: scheduler::Used::default(),
+            error,
+            pause: true,
+        };
         let step = rig.step(gone);
         assert_eq!(dispatched(&step), [""; 0]);
         assert_eq!(rig.state("a"), &scheduler::TaskState::Ready);
@@ -243,27 +247,4 @@ fn worker_whose_replicas_do_not_serve_is_paused_and_its_tasks_wait() {
     }
     rig.complete("a");
     assert_eq!(rig.status("a"), Some(protocol::Status::Complete));
-}
-
-#[test]
-fn worker_without_key_or_credit_is_paused_and_its_tasks_wait() {
-    for kind in [FailureKind::Auth, FailureKind::Billing] {
-        let mut rig = Rig::new(config());
-        rig.add(task("a", "marie", &[]));
-        rig.fail("a", kind);
-
-        assert_eq!(rig.state("a"), &scheduler::TaskState::Ready);
-        assert_eq!(rig.entry("a").counted_failures, 0);
-        let paused: Vec<_> =
-            rig.scheduler.paused().map(|(id, error)| (id.clone(), error.kind)).collect();
-        assert_eq!(paused, [(worker("marie"), kind)]);
-        assert_eq!(dispatched(&rig.add(task("b", "marie", &[]))), [""; 0]);
-        assert_eq!(dispatched(&rig.add(task("c", "anga", &[]))), ["c on anga-1"]);
-        assert_eq!(rig.scheduler.next_wakeup(), None);
-
-        let step = rig.retry("b");
-        assert_eq!(step.events.len(), 2, "{:?}", step.events);
-        assert_eq!(dispatched(&step), ["a on marie-1", "b on marie-2"]);
-        assert_eq!(rig.scheduler.paused().count(), 0);
-    }
 }

@@ -80,6 +80,15 @@ fn world_is_as_bad_as_it_claims() {
         "cancel of a run",
         "cancel of a task",
         "cycle",
+        "decided by a restart",
+        "decided by a retry",
+        "decided by time",
+        "decided to go on",
+        "decided to stop",
+        "decision about a run",
+        "decision about a task",
+        "decision about a worker",
+        "decision about everything",
         "dropped later",
         "idle replica died",
         "ignored an interrupt",
@@ -99,6 +108,7 @@ fn world_is_as_bad_as_it_claims() {
         "started after its report",
         "stopped at its deadline",
         "torn write",
+        "waited for a limit",
         "wrong token",
     ];
     let states = [RunState::Complete, RunState::Partial, RunState::Failed, RunState::Cancelled];

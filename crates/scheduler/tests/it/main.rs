@@ -4,6 +4,7 @@
 mod attempts;
 mod dispatching;
 mod graphs;
+mod holds;
 mod hostile;
 mod people;
 mod records;

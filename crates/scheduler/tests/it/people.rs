@@ -50,7 +50,7 @@ fn report_does_not_save_a_cancelled_task() {
 
     let result = rig.entry("a").result.clone().unwrap();
     assert_eq!(result.status, Status::Cancelled);
-    assert_eq!((result.cost_usd, rig.entry("a").cost_usd), (0.25, 0.25));
+    assert_eq!((result.cost_usd, rig.entry("a").cost_usd), (Some(0.25), Some(0.25)));
 }
 
 #[test]

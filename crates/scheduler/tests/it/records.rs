@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::SECOND;
 use protocol::{
-    Attempt, Event, FailureKind, OnDependencyFailure, ReplicaId, Status, TaskId, TaskKind, Time,
+    Attempt, Choice, Decider, Decision, DecisionId, DecisionKind, Event, FailureKind, HoldScope,
+    OnDependencyFailure, ReplicaId, RunId, Status, Task, TaskId, TaskKind, Time,
 };
-use scheduler::{Command, Config, Input, Phase, Scheduler, TaskState};
+use scheduler::{Budget, Command, Config, Input, Phase, Scheduler, TaskState};
 
 /// What was recorded of a task.
 #[derive(Default)]
@@ -15,10 +17,14 @@ struct Record {
     ended: bool,
     counted: u32,
     lost: u32,
+    limited: u32,
     ooms: u32,
     rejected: BTreeSet<Attempt>,
     cancelled: bool,
     not_before: Time,
+    dispatched: Time,
+    /// A decision says that it has to fail.
+    stopped: bool,
     /// When it has to be asked to stop.
     deadline: Option<Time>,
     /// When its replica has to be stopped.
@@ -28,8 +34,20 @@ struct Record {
     stale: bool,
 }
 
+/// Something that waits for a decision.
+#[derive(Default)]
+struct Held {
+    decision: Option<DecisionId>,
+    until: Option<Time>,
+    stopped: BTreeSet<TaskId>,
+}
+
 pub(crate) struct Records {
     config: Config,
+    holds: BTreeMap<(HoldScope, DecisionKind), Held>,
+    let_go: BTreeMap<HoldScope, Time>,
+    budgets: BTreeMap<HoldScope, (Budget, Option<Time>)>,
+    last_decision: Option<DecisionId>,
     tasks: BTreeMap<TaskId, Record>,
     /// Replicas that were asked to stop and that nobody has said to be gone.
     leaving: BTreeSet<ReplicaId>,
@@ -41,7 +59,17 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, tasks: BTreeMap::new(), leaving: BTreeSet::new(), gone: None, unfit: false }
+        Self {
+            config,
+            holds: BTreeMap::new(),
+            let_go: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            last_decision: None,
+            tasks: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            gone: None,
+            unfit: false,
+        }
     }
 
     pub(crate) fn said(&mut self, input: &Input) {
@@ -93,7 +121,15 @@ impl Records {
             }
             Event::AttemptFailed { .. } => self.failed(now, event, scheduler),
             Event::TaskEnded { result, because } => {
+                self.holds
+                    .retain(|(scope, _), _| *scope != HoldScope::Task(result.task_id.clone()));
+                for held in self.holds.values_mut() {
+                    held.stopped.remove(&result.task_id);
+                }
                 let record = self.tasks.get_mut(&result.task_id).unwrap();
+                if std::mem::take(&mut record.stopped) {
+                    assert_eq!(result.status, Status::Failed, "{:?} was stopped", result.task_id);
+                }
                 assert!(!record.ended, "{:?} ended twice", result.task_id);
                 record.ended = true;
                 if result.status == Status::Complete {
@@ -111,15 +147,7 @@ impl Records {
             }
             Event::CancelRequested { task, run } => match task {
                 Some(task) => self.tasks.get_mut(task).unwrap().cancelled = true,
-                None => {
-                    for entry in scheduler.run_tasks(run) {
-                        let record = self.tasks.get_mut(&entry.task.id);
-                        // A torn write may have lost the tasks of this very step.
-                        if let Some(record) = record.filter(|record| !record.ended) {
-                            record.cancelled = true;
-                        }
-                    }
-                }
+                None => self.run_cancelled(*run, scheduler),
             },
             Event::TaskReset { task } => {
                 let record = self.tasks.get_mut(task).unwrap();
@@ -137,13 +165,89 @@ impl Records {
                 }
             }
             Event::RunOpened { .. } | Event::PlanAccepted { .. } => {}
+            Event::DecisionRaised { decision } => {
+                let Decision { id, kind, scope, raised_at, until, .. } = decision;
+                assert!(Some(*id) > self.last_decision, "{id} came before");
+                self.last_decision = Some(*id);
+                assert_eq!(*raised_at, now);
+                let held = self.holds.get_mut(&(scope.clone(), *kind)).expect("nothing to ask");
+                assert_eq!((held.decision, held.until), (None, *until));
+                held.decision = Some(*id);
+            }
+            Event::DecisionMade { decision, choice, by } => {
+                self.decided(now, *decision, *choice, *by, scheduler);
+            }
             Event::RunEnded { run, .. } => {
+                self.holds.retain(|(scope, _), _| *scope != HoldScope::Run(*run));
                 for entry in scheduler.run_tasks(run) {
                     let record = self.tasks.get(&entry.task.id);
                     assert!(record.is_none_or(|record| record.ended), "{:?}", entry.task.id);
                 }
             }
         }
+    }
+
+    fn run_cancelled(&mut self, run: RunId, scheduler: &Scheduler) {
+        self.holds.retain(|(scope, _), _| *scope != HoldScope::Run(run));
+        for entry in scheduler.run_tasks(&run) {
+            let record = self.tasks.get_mut(&entry.task.id);
+            // A torn write may have lost the tasks of this very step.
+            if let Some(record) = record.filter(|record| !record.ended) {
+                record.cancelled = true;
+            }
+        }
+    }
+
+    fn decided(
+        &mut self,
+        now: Time,
+        decision: DecisionId,
+        choice: Choice,
+        by: Decider,
+        scheduler: &Scheduler,
+    ) {
+        let open = self.holds.iter().find(|(_, held)| held.decision == Some(decision));
+        let key = open.expect("it is not open").0.clone();
+        let held = self.holds.remove(&key).unwrap();
+        let (scope, kind) = key;
+        match by {
+            Decider::Person => {}
+            Decider::Retry => assert_ne!(kind, DecisionKind::Budget),
+            Decider::Restart => assert!(
+                kind != DecisionKind::Budget || !matches!(scope, HoldScope::Run(_)),
+                "what the journal bounds, a restart does not mend"
+            ),
+            Decider::Time => assert!(held.until.is_some_and(|until| until <= now)),
+        }
+        match (choice, scope) {
+            (Choice::GoOn { budget_usd, budget_tokens }, scope) => {
+                self.let_go.insert(scope.clone(), now);
+                if budget_usd.is_some() || budget_tokens.is_some() {
+                    let old = self.budgets.get(&scope);
+                    let old = old.filter(|(_, until)| until.is_none_or(|until| until > now));
+                    let old = old.map(|(budget, _)| *budget).unwrap_or_default();
+                    let usd = budget_usd.or(old.usd);
+                    let budget = Budget { usd, tokens: budget_tokens.or(old.tokens) };
+                    self.budgets.insert(scope, (budget, held.until));
+                }
+            }
+            (Choice::Stop, HoldScope::Run(run)) => self.run_cancelled(run, scheduler),
+            (Choice::Stop, _) => {
+                for task in &held.stopped {
+                    self.tasks.get_mut(task).unwrap().stopped = true;
+                }
+            }
+        }
+    }
+
+    /// Returns what holds the task back.
+    fn hold_on<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = &'a HoldScope> {
+        self.holds.keys().map(|(scope, _)| scope).filter(|scope| match scope {
+            HoldScope::Task(id) => *id == task.id,
+            HoldScope::Run(run) => *run == task.run,
+            HoldScope::Worker(worker) => *worker == task.worker,
+            HoldScope::All => true,
+        })
     }
 
     fn timeout(&self, task: &TaskId, scheduler: &Scheduler) -> std::time::Duration {
@@ -169,6 +273,7 @@ impl Records {
             };
             assert!(met, "{id:?} was dispatched, and {dependency:?} is {entry:?}");
         }
+        assert_eq!(self.hold_on(task).next(), None, "{id:?} is held");
         for (other, record) in &self.tasks {
             assert_ne!(record.live.as_ref(), Some(replica), "{id:?} went to where {other:?} is");
         }
@@ -178,21 +283,29 @@ impl Records {
         assert!(!record.cancelled, "{id:?} was cancelled");
         assert!(Some(attempt) > record.last, "{attempt} of {id:?} came before");
         assert!(now >= record.not_before, "{id:?} had to wait");
+        assert!(!record.stopped, "{id:?} was stopped");
+        record.dispatched = now;
         record.last = Some(attempt);
         record.live = Some(replica.clone());
     }
 
     fn failed(&mut self, now: Time, event: &Event, scheduler: &Scheduler) {
-        let Event::AttemptFailed { task: id, attempt, error, counted, retry_at, .. } = event else {
+        let Event::AttemptFailed { task: id, attempt, error, counted, retry_at, paused, .. } =
+            event
+        else {
             return;
         };
+        let is_limit = matches!(error.kind, FailureKind::RateLimited | FailureKind::Overloaded);
         let task = &scheduler.task(id).unwrap().task;
         let retries = task.retries.unwrap_or(self.config.workers[&task.worker].retries);
         let record = self.tasks.get_mut(id).unwrap();
         assert_eq!(record.last, Some(*attempt));
         let rejected = record.rejected.contains(attempt);
         record.counted += u32::from(*counted);
-        record.lost = if error.kind == FailureKind::WorkerLost { record.lost + 1 } else { 0 };
+        if !paused {
+            record.lost = if error.kind == FailureKind::WorkerLost { record.lost + 1 } else { 0 };
+            record.limited = if is_limit { record.limited + 1 } else { 0 };
+        }
         record.ooms += u32::from(error.kind == FailureKind::Oom);
         use FailureKind::*;
         let (counts, again) = match error.kind {
@@ -200,22 +313,42 @@ impl Records {
                 (false, true)
             }
             Cancelled => (false, false),
-            Auth | Billing => (false, true),
+            _ if *paused => (false, true),
+            Auth | Billing | Budget => (false, true),
+            RateLimited | Overloaded => (false, true),
             WorkerLost => (false, record.lost < self.config.max_lost),
             Oom => (true, record.counted <= retries && record.ooms == 1),
             BadOutput if rejected => (true, record.rejected.len() < 2),
-            Budget | Refused | Invalid | Dependency => (true, false),
+            Refused | Invalid | Dependency => (true, false),
             _ => (true, record.counted <= retries),
         };
         let again = (again || record.stale) && !record.cancelled;
         assert_eq!(*counted, counts && !record.stale, "{event:?}");
         assert_eq!(retry_at.is_some(), again, "{event:?} of {retries} retries");
         if let Some(at) = retry_at {
-            let failures = if error.kind == WorkerLost { record.lost } else { 0 } + record.counted;
+            let failures = match error.kind {
+                WorkerLost => record.lost + record.counted,
+                RateLimited | Overloaded => record.limited,
+                _ => record.counted,
+            };
             let doubled = 1 << failures.saturating_sub(1).min(20);
             let bound = (self.config.backoff_base * doubled).min(self.config.backoff_max);
-            assert!(*at >= now && *at <= now + bound, "{event:?} at {now}");
+            // A limit that is lifted later is waited for, but no longer than makes sense.
+            let lifted = error.retry_at.filter(|_| is_limit && !record.stale).unwrap_or(now);
+            assert!(lifted <= now + 8 * 24 * 3600 * SECOND, "{event:?} at {now}");
+            assert!(*at >= lifted.max(now) && *at <= lifted.max(now + bound), "{event:?} at {now}");
             record.not_before = *at;
+            if let Some(kind) = DecisionKind::of(error.kind).filter(|_| !paused) {
+                let scope = error.scope.clone().expect("it should say what it is about");
+                let since = self.let_go.get(&scope);
+                if since.is_none_or(|&since| record.dispatched >= since) {
+                    let is_wide = matches!(scope, HoldScope::Worker(_) | HoldScope::All);
+                    let until = error.retry_at.filter(|_| is_wide);
+                    let new = Held { until, ..Held::default() };
+                    let held = self.holds.entry((scope, kind)).or_insert(new);
+                    held.stopped.insert(id.clone());
+                }
+            }
         }
         if let Some(replica) =
             record.release().filter(|replica| Some(replica) != self.gone.as_ref())
@@ -245,7 +378,8 @@ impl Records {
             Command::Dispatch { task, attempt, replica } => {
                 assert_eq!(scheduler.attempt_on(replica), Some((task, *attempt)));
             }
-            Command::WriteTaskFile { .. }
+            Command::SetBudget { .. }
+            | Command::WriteTaskFile { .. }
             | Command::Interrupt { .. }
             | Command::CloseRun { .. } => {}
         }
@@ -281,6 +415,12 @@ impl Records {
                     "{id:?}"
                 );
             }
+            assert!(!record.stopped, "{id:?} should have failed");
+            let holds: Vec<_> = self.hold_on(&entry.task).collect();
+            match scheduler.held_by(entry) {
+                Some(hold) => assert!(holds.contains(&&hold.scope), "{id:?}: {hold:?}"),
+                None => assert_eq!(holds, [&HoldScope::All; 0], "{id:?}"),
+            }
             let idle = matches!(entry.state, TaskState::Waiting);
             assert_eq!(!scheduler.waiting_for(id).is_empty(), idle, "{id:?}: {entry:?}");
         }
@@ -301,7 +441,24 @@ impl Records {
             for id in self.tasks.keys().filter(|_| room) {
                 let entry = scheduler.task(id).unwrap();
                 let idles = entry.task.worker == *worker && entry.state == TaskState::Ready;
-                assert!(!idles, "there is room for {id:?}");
+                let is_held = self.hold_on(&entry.task).next().is_some();
+                assert!(!idles || is_held, "there is room for {id:?}");
+            }
+        }
+        let ids: BTreeSet<_> = self.holds.values().map(|held| held.decision).collect();
+        let open: BTreeSet<_> = scheduler.decisions().map(|decision| Some(decision.id)).collect();
+        assert_eq!(ids, open, "each hold has its question");
+        for (id, held) in self.holds.values().filter_map(|held| Some((held.decision?, held))) {
+            let stopped: BTreeSet<_> =
+                scheduler.stopped_by(id).map(|entry| entry.task.id.clone()).collect();
+            assert_eq!(stopped, held.stopped, "{id}");
+            if let Some(until) = held.until {
+                assert!(until > now && scheduler.next_wakeup().is_some_and(|at| at <= until));
+            }
+        }
+        for (scope, (budget, until)) in &self.budgets {
+            if until.is_none_or(|until| until > now) {
+                assert_eq!(scheduler.budget(scope), *budget, "{scope:?}");
             }
         }
         for run in scheduler.runs() {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use protocol::{
-    Attempt, Event, FailureKind, Plan, PlanLimits, Priority, ReplicaId, RunId, RunMode, Status,
-    Task, TaskError, TaskId, TaskKind, TaskResult, TaskSource, Time, Usage, WorkerId,
+    Attempt, Choice, DecisionKind, Event, FailureKind, HoldScope, Plan, PlanLimits, Priority,
+    ReplicaId, RunId, RunMode, Status, Task, TaskError, TaskId, TaskKind, TaskResult, TaskSource,
+    Time, Usage, WorkerId,
 };
 use scheduler::{
     Command, Config, Input, LiveAttempt, Phase, Refusal, RunPhase, Scheduler, Step, Target,
@@ -75,6 +76,7 @@ pub(crate) fn task(name: &str, worker_: &str, dependencies: &[&str]) -> Task {
         retries: None,
         on_dependency_failure: protocol::OnDependencyFailure::Skip,
         budget_usd: None,
+        budget_tokens: None,
         verify: None,
         context: Default::default(),
         kind: TaskKind::Work,
@@ -83,6 +85,13 @@ pub(crate) fn task(name: &str, worker_: &str, dependencies: &[&str]) -> Task {
 
 pub(crate) fn error(kind: FailureKind) -> TaskError {
     TaskError::new(kind, format!("it was {kind}"))
+}
+
+/// The answer that grants no more than before.
+pub(crate) const GO_ON: Choice = Choice::GoOn { budget_usd: None, budget_tokens: None };
+
+pub(crate) fn go_on_with(usd: f64) -> Choice {
+    Choice::GoOn { budget_usd: Some(usd), budget_tokens: None }
 }
 
 pub(crate) fn run_id(number: u64) -> RunId {
@@ -110,7 +119,7 @@ pub(crate) fn report(entry: &TaskEntry, live: &LiveAttempt) -> TaskResult {
         execution_time: 1.5,
         error: None,
         usage: Usage { input_tokens: 10, output_tokens: 1, ..Usage::default() },
-        cost_usd: 0.25,
+        cost_usd: Some(0.25),
         model: None,
         session_id: Some(live.session),
         rehearsal: false,
@@ -193,6 +202,7 @@ impl Rig {
             plan,
             priority: Priority::Medium,
             budget_usd: None,
+            budget_tokens: None,
             rehearsal: true,
         })
     }
@@ -242,6 +252,30 @@ impl Rig {
         TaskResult { status: Status::Failed, error, ..self.report(name) }
     }
 
+    /// Fails it with an error that says more than its kind.
+    pub(crate) fn fail_with(&mut self, name: &str, error: TaskError) -> Step {
+        let error = Some(error);
+        let report = TaskResult { status: Status::Failed, error, ..self.report(name) };
+        self.step(Input::AttemptReported { report })
+    }
+
+    /// Fails it since a budget of that scope is used up.
+    pub(crate) fn over_budget(&mut self, name: &str, scope: HoldScope) -> Step {
+        let scope = Some(scope);
+        self.fail_with(name, TaskError { scope, ..error(FailureKind::Budget) })
+    }
+
+    pub(crate) fn decide(&mut self, decision: &str, choice: Choice) -> Step {
+        let decision = decision.parse().unwrap();
+        self.step(Input::Decide { decision, choice })
+    }
+
+    /// The questions that are open, with what they are about.
+    pub(crate) fn decisions(&self) -> Vec<(String, DecisionKind, HoldScope)> {
+        let decisions = self.scheduler.decisions();
+        decisions.map(|d| (d.id.to_string(), d.kind, d.scope.clone())).collect()
+    }
+
     /// Fails it once and for all.
     pub(crate) fn fail_for_good(&mut self, name: &str) -> Step {
         self.fail(name, FailureKind::Refused)
@@ -255,7 +289,12 @@ impl Rig {
 
     pub(crate) fn gone(&mut self, name: &str) -> Step {
         let error = error(FailureKind::WorkerLost);
-        self.step(Input::ReplicaGone { replica: replica(name), error, pause: false })
+        self.step(Input::ReplicaGone {
+            replica: replica(name),
+            used: scheduler::Used::default(),
+            error,
+            pause: false,
+        })
     }
 
     pub(crate) fn cancel(&mut self, name: &str) -> Step {

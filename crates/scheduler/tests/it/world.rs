@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use protocol::{
-    Attempt, Event, FailureKind, OnDependencyFailure, Plan, PlanTask, Priority, ReplicaId, RunId,
-    RunMode, RunState, Status, Task, TaskId, TaskKind, TaskResult, TaskSource, Time, Token,
+    Attempt, Choice, Decider, DecisionId, Event, FailureKind, HoldScope, OnDependencyFailure, Plan,
+    PlanTask, Priority, ReplicaId, RunId, RunMode, RunState, Status, Task, TaskError, TaskId,
+    TaskKind, TaskResult, TaskSource, Time, Token,
 };
 use scheduler::{
-    Command, Config, Input, Phase, Refusal, RunPhase, Scheduler, Step, Target, TaskEntry, TaskState,
+    Command, Config, Input, Phase, Refusal, RunPhase, Scheduler, Step, Target, TaskEntry,
+    TaskState, Used,
 };
 
 use crate::records::Records;
@@ -39,18 +41,39 @@ impl Rng {
     fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
+
+    /// Returns an error of one of these kinds that says what it is about, rightly or not.
+    fn any_error(&mut self, kinds: &[FailureKind], entry: &TaskEntry, now: Time) -> TaskError {
+        let task = &entry.task;
+        let scopes = [
+            None,
+            Some(HoldScope::Task(task.id.clone())),
+            Some(HoldScope::Run(task.run)),
+            Some(HoldScope::Worker(task.worker.clone())),
+            Some(HoldScope::All),
+            Some(HoldScope::Task(id("another"))),
+            Some(HoldScope::Run(run_id(98))),
+            Some(HoldScope::Worker(worker("another"))),
+        ];
+        let times = [None, None, Some(Time::ZERO), Some(now + 300 * SECOND), Some(FAR)];
+        let (scope, retry_at) = (self.pick(&scopes), self.pick(&times));
+        TaskError { scope, retry_at, ..error(self.pick(kinds)) }
+    }
 }
 
+/// A time at which nobody cares any more.
+const FAR: Time = Time::from_millis(u64::MAX);
+
 /// What becomes of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Fate {
     Complete,
-    Fail(FailureKind),
+    Fail(TaskError),
     /// Reports a status that is not for it to say.
     Odd(Status),
     Hang,
     Die,
-    Unstartable(FailureKind),
+    Unstartable(FailureKind, bool),
 }
 
 /// What a replica works on, or did last.
@@ -176,6 +199,10 @@ impl World {
             self.mischief();
             return true;
         }
+        if self.fair && self.scheduler.decisions().next().is_some() && self.rng.chance(3) {
+            self.decide_one();
+            return true;
+        }
         let busy: Vec<_> = self
             .containers
             .iter()
@@ -258,7 +285,8 @@ impl World {
                 Command::Dispatch { replica, .. }
                 | Command::Interrupt { replica, .. }
                 | Command::StopReplica { replica } => replica.clone(),
-                Command::WriteTaskFile { .. }
+                Command::SetBudget { .. }
+                | Command::WriteTaskFile { .. }
                 | Command::Publish { .. }
                 | Command::CloseRun { .. } => continue,
             };
@@ -278,9 +306,25 @@ impl World {
             Event::AttemptStopping { error, .. } if error.kind == FailureKind::Timeout => {
                 self.saw("stopped at its deadline");
             }
+            Event::AttemptFailed { paused: true, .. } => self.saw("paused"),
+            Event::DecisionRaised { decision } => match decision.scope {
+                HoldScope::Task(_) => self.saw("decision about a task"),
+                HoldScope::Run(_) => self.saw("decision about a run"),
+                HoldScope::Worker(_) => self.saw("decision about a worker"),
+                HoldScope::All => self.saw("decision about everything"),
+            },
+            Event::DecisionMade { choice, by, .. } => match (choice, by) {
+                (_, Decider::Restart) => self.saw("decided by a restart"),
+                (_, Decider::Retry) => self.saw("decided by a retry"),
+                (_, Decider::Time) => self.saw("decided by time"),
+                (Choice::Stop, Decider::Person) => self.saw("decided to stop"),
+                (Choice::GoOn { .. }, Decider::Person) => self.saw("decided to go on"),
+            },
             Event::AttemptFailed { error, retry_at: Some(at), .. } => match error.kind {
                 FailureKind::WorkerLost => self.saw("new attempt after a lost worker"),
-                FailureKind::Auth | FailureKind::Billing => self.saw("paused"),
+                FailureKind::RateLimited | FailureKind::Overloaded if error.retry_at.is_some() => {
+                    self.saw("waited for a limit");
+                }
                 _ if *at > self.now => self.saw("backoff"),
                 _ => {}
             },
@@ -334,7 +378,12 @@ impl World {
                     if pause {
                         self.saw("replica of no use");
                     }
-                    self.say(Input::ReplicaGone { replica, error: error(kind), pause });
+                    self.say(Input::ReplicaGone {
+                        replica,
+                        used: Used::default(),
+                        error: error(kind),
+                        pause,
+                    });
                 }
             }
         }
@@ -368,35 +417,37 @@ impl World {
             BadOutput,
             Unverified,
         ];
-        let final_ = [Budget, Refused, Invalid, Dependency];
+        let final_ = [Budget, Budget, Auth, Refused, Invalid, Dependency];
+        let now = self.now;
         if self.fair {
             let mut hasher = DefaultHasher::new();
             (self.seed, entry.task.id.as_str(), attempt.get()).hash(&mut hasher);
             let mut rng = Rng(hasher.finish());
             return match rng.below(10) {
                 0..6 => Fate::Complete,
-                6..8 => Fate::Fail(rng.pick(&may_pass)),
-                8 => Fate::Fail(rng.pick(&final_)),
+                6..8 => Fate::Fail(rng.any_error(&may_pass, entry, now)),
+                8 => Fate::Fail(rng.any_error(&final_, entry, now)),
                 _ => Fate::Hang,
             };
         }
-        let costly = self.rng.chance(20) && self.faults > 0;
-        if costly {
+        let rng = &mut self.rng;
+        if self.faults > 0 && rng.chance(20) {
             self.faults -= 1;
-            return match self.rng.below(5) {
-                0 => Fate::Fail(Auth),
-                1 => Fate::Fail(Billing),
-                2 => Fate::Unstartable(Auth),
+            return match rng.below(6) {
+                0 => Fate::Fail(rng.any_error(&[Auth, Billing], entry, now)),
+                1..3 => Fate::Fail(rng.any_error(&[Budget], entry, now)),
+                3 => Fate::Unstartable(Auth, false),
+                4 => Fate::Unstartable(rng.pick(&[WorkerLost, Auth]), true),
                 _ => Fate::Die,
             };
         }
-        match self.rng.below(20) {
+        match rng.below(20) {
             0..11 => Fate::Complete,
-            11..14 => Fate::Fail(self.rng.pick(&may_pass)),
-            14 => Fate::Fail(self.rng.pick(&final_)),
-            15 => Fate::Fail(self.rng.pick(&[Cancelled, WorkerLost])),
-            16 => Fate::Odd(self.rng.pick(&[Status::Cancelled, Status::Skipped, Status::Failed])),
-            17 => Fate::Unstartable(self.rng.pick(&[Network, Invalid, WorkerLost])),
+            11..14 => Fate::Fail(rng.any_error(&may_pass, entry, now)),
+            14 => Fate::Fail(rng.any_error(&[Refused, Invalid, Dependency], entry, now)),
+            15 => Fate::Fail(error(rng.pick(&[Cancelled, WorkerLost]))),
+            16 => Fate::Odd(rng.pick(&[Status::Cancelled, Status::Skipped, Status::Failed])),
+            17 => Fate::Unstartable(rng.pick(&[Network, Invalid, WorkerLost]), false),
             18 => Fate::Die,
             _ => Fate::Hang,
         }
@@ -454,21 +505,21 @@ impl World {
         }
         let entry = self.scheduler.task(&task).unwrap().clone();
         let fate = self.fate(&entry, attempt);
-        if let Fate::Unstartable(kind) = fate {
-            let (error, pause) = (error(kind), false);
+        if let Fate::Unstartable(kind, pause) = fate {
+            let error = error(kind);
             return self.send(Input::AttemptUnstartable { task, attempt, error, pause });
         }
-        let report = match fate {
+        let report = match &fate {
             Fate::Complete => Some(self.complete_report(&entry)),
-            Fate::Fail(kind) => {
-                let error = Some(error(kind));
+            Fate::Fail(error) => {
+                let error = Some(error.clone());
                 let report = report(&entry, entry.live().unwrap());
                 Some(TaskResult { status: Status::Failed, error, ..report })
             }
-            Fate::Odd(status) => {
+            &Fate::Odd(status) => {
                 Some(TaskResult { status, ..report(&entry, entry.live().unwrap()) })
             }
-            Fate::Hang | Fate::Die | Fate::Unstartable(_) => None,
+            Fate::Hang | Fate::Die | Fate::Unstartable(..) => None,
         };
         let lost_report = !self.fair && report.is_some() && self.rng.chance(5);
         let lost_start = !self.fair && !lost_report && fate != Fate::Hang && self.rng.chance(15);
@@ -550,6 +601,7 @@ impl World {
                 retries: rng.pick(&[None, Some(1)]),
                 on_dependency_failure: rng.pick(&[None, None, Some(OnDependencyFailure::Run)]),
                 budget_usd: None,
+                budget_tokens: None,
                 verify: None,
                 context: Default::default(),
             }
@@ -564,7 +616,19 @@ impl World {
     // ---- What people do ----
 
     fn wish(&mut self) {
-        match self.rng.below(12) {
+        match self.rng.below(14) {
+            12.. => {
+                // One that is open, one that is answered, or one that never was.
+                let last = self.scheduler.decisions().last().map(|decision| decision.id);
+                let ids: Vec<_> =
+                    std::iter::successors(Some(DecisionId::FIRST), |id| Some(id.next()))
+                        .take_while(|id| last.is_none_or(|last| *id <= last.next()))
+                        .take(30)
+                        .collect();
+                let decision = self.rng.pick(&ids);
+                let choice = self.any_choice();
+                self.say(Input::Decide { decision, choice });
+            }
             0..2 => self.open_any(),
             2..7 => self.drop_any(),
             7 => {
@@ -588,6 +652,22 @@ impl World {
                 self.say(Input::Retry(Target::Task(task)));
             }
         }
+    }
+
+    fn any_choice(&mut self) -> Choice {
+        if !self.fair && self.rng.chance(40) {
+            return Choice::Stop;
+        }
+        let budget_usd = self.rng.pick(&[None, Some(1.0), Some(2.5)]);
+        let budget_tokens = self.rng.pick(&[None, Some(1_000)]);
+        Choice::GoOn { budget_usd, budget_tokens }
+    }
+
+    /// Answers the question that has waited longest.
+    fn decide_one(&mut self) {
+        let decision = self.scheduler.decisions().next().unwrap().id;
+        let choice = self.any_choice();
+        self.say(Input::Decide { decision, choice });
     }
 
     fn any_run(&mut self) -> RunId {
@@ -622,6 +702,7 @@ impl World {
             plan,
             priority: Priority::Medium,
             budget_usd: None,
+            budget_tokens: None,
             rehearsal: true,
         });
     }
@@ -716,6 +797,10 @@ impl World {
             .filter(|entry| entry.status().is_none())
             .map(|entry| entry.task.id.clone())
             .collect();
+        if self.scheduler.decisions().next().is_some() {
+            self.decide_one();
+            return true;
+        }
         if self.scheduler.paused().next().is_some() {
             let any = self.any_task();
             let target = if self.scheduler.task(&any).is_some() {
@@ -780,6 +865,14 @@ impl World {
     fn compare(&self, replayed: &Scheduler) {
         assert!(self.scheduler.runs().eq(replayed.runs()), "runs differ");
         assert_eq!(self.scheduler.running(), replayed.running());
+        assert!(self.scheduler.decisions().eq(replayed.decisions()), "decisions differ");
+        for decision in self.scheduler.decisions() {
+            assert_eq!(self.scheduler.hold(decision.id), replayed.hold(decision.id));
+        }
+        let budgets: Vec<_> = replayed.budgets().collect();
+        for budget in self.scheduler.budgets() {
+            assert!(budgets.contains(&budget), "{budget:?} was forgotten");
+        }
         for run in self.scheduler.runs() {
             let mut tasks = replayed.run_tasks(&run.run);
             for entry in self.scheduler.run_tasks(&run.run) {
@@ -804,6 +897,7 @@ impl World {
                     _ => {}
                 }
                 assert_eq!(&expected, other);
+                assert_eq!(self.scheduler.held_by(entry), replayed.held_by(other));
                 let id = &entry.task.id;
                 assert_eq!(self.scheduler.waiting_for(id), replayed.waiting_for(id));
             }
@@ -816,6 +910,7 @@ impl World {
     pub(crate) fn check_end(&self) {
         assert_eq!(self.scheduler.running(), 0);
         assert_eq!(self.scheduler.next_wakeup(), None);
+        assert_eq!(self.scheduler.decisions().next(), None);
         for (replica, container) in &self.containers {
             let active = container.work.as_ref().is_some_and(|work| work.active);
             assert!(!active, "`{replica}` was left behind");

@@ -44,10 +44,13 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::config::Config;
 use crate::failure::{Failure, FailureKind};
 use crate::install::Installation;
+use crate::keys::handover;
 use args::{AuthCommand, Cli, Command};
 use context::Context;
 
 pub use doctor::tracked_credentials;
+#[cfg(test)]
+pub(crate) use report::failure as show_failure;
 
 /// How a command ended that did what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,14 @@ pub fn run(
     let mut context = Context::new(&cli);
     let is_daemon = matches!(&cli.command, Command::Up(args) if !args.detach);
     log::start(cli.verbose, is_daemon, cli.color);
+    if is_daemon {
+        // In the manner of the process, so before there are threads.
+        if let Err(failure) = handover::leave_environment() {
+            context.screen.err(&report::failure(&failure));
+            return ExitCode::from(exit_code(&Err(failure.into())));
+        }
+        handover::shield();
+    }
     let mut builder = match is_daemon {
         true => tokio::runtime::Builder::new_multi_thread(),
         false => tokio::runtime::Builder::new_current_thread(),

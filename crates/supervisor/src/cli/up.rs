@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::DirBuilderExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::config::{Config, Flags};
 use crate::failure::Failure;
 use crate::install::{Installation, cant_write};
+use crate::keys::handover;
 use crate::programs;
 
 /// How long a start may take. It looks for an engine, adopts containers and reads journals.
@@ -34,8 +35,12 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Stop> {
     let installation = context.installation()?;
     let flags = Flags { runtime: args.runtime, rehearsal: args.rehearsal };
-    let config = Config::load(&installation, flags, |name| std::env::var(name).ok())?;
+    let config = match args.detach {
+        true => Config::load(&installation, flags, |name| std::env::var(name).ok())?,
+        false => Config::load(&installation, flags, handover::environment()?)?,
+    };
     refuse_tracked(&doctor::tracked_credentials(&installation)?)?;
+    refuse_tracked_keys(&doctor::tracked_keys(&installation, &config)?)?;
     if args.detach {
         return detach(context, args, &installation, &config).await;
     }
@@ -90,6 +95,14 @@ fn refuse_tracked(tracked: &[String]) -> Result<(), Failure> {
     Err(Failure::bad_input("workers' logins are in the git repository")
         .because(names)
         .hint(doctor::UNTRACK))
+}
+
+/// Refuses to start where a key is in the repository.
+fn refuse_tracked_keys(tracked: &[String]) -> Result<(), Failure> {
+    let Some(path) = tracked.first() else { return Ok(()) };
+    Err(Failure::bad_input("a key is in the git repository")
+        .because(format!("git tracks `{path}`"))
+        .hint(doctor::UNTRACK_KEY))
 }
 
 async fn detach(
@@ -174,9 +187,9 @@ fn spawn(
     command
         .env(DETACHED, "1")
         .current_dir(installation.root())
-        .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(failed)?)
         .stderr(log);
+    handover::pass_on(&mut command)?;
     let child = command.spawn().map_err(|error| {
         Failure::unavailable(format!("`{}` can't be started", program.display())).because(error)
     })?;
@@ -238,7 +251,7 @@ fn differences(health: &Health, config: &Config) -> String {
     if health.version != version {
         found.push(format!("it has version {}, this program {version}", health.version));
     }
-    let wants_live = config.api_key.value.is_some() && !config.rehearsal.value;
+    let wants_live = config.has_key() && !config.rehearsal.value;
     if health.rehearsal && wants_live {
         found.push("it is a rehearsal, and there is a key now".to_owned());
     }

@@ -76,6 +76,7 @@ impl Dispatcher {
             run: entry.task.run,
             worker: entry.task.worker.clone(),
             attempt,
+            priority: entry.task.priority,
             token: live.token,
             rehearsal: self.rehearsal,
         })

@@ -30,6 +30,7 @@ fn assignment(attempt: u32) -> Assignment {
             subagents: None,
             mcp: None,
             max_turns: None,
+            max_output_tokens: None,
             copy_workspace: false,
             own_login: false,
             env: Vec::new(),

@@ -113,7 +113,10 @@ impl World {
         let environment =
             |name| (name == "ANTHROPIC_BASE_URL").then(|| "http://127.0.0.1:9".to_owned());
         let config = Config::load(installation, Flags::default(), environment).unwrap();
-        let gateways = Gateways::start(installation, &config, &self.sockets(), false).unwrap();
+        let keys = crate::keys::Keys::none(installation);
+        let workers = crate::workers::load_all(installation).unwrap();
+        let gateways =
+            Gateways::start(installation, &config, &workers, keys, &self.sockets(), false).unwrap();
         let gateways = Arc::new(gateways);
         let engine = Arc::new(self.engine.clone());
         let user = Owner {

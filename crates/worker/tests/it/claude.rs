@@ -110,6 +110,27 @@ fn attempt_runs_through_the_cli_and_its_files_and_tokens_are_reported() {
 }
 
 #[test]
+fn bound_on_the_output_reaches_the_api_and_leaves_the_cached_prefix_alone() {
+    let asked = |bound: Option<u32>| {
+        let test = "bound_on_the_output_reaches_the_api";
+        let stage = Stage::new(test, |_| vec![Answer::hand_in("done", &[])])?;
+        let mut assignment = stage.assignment(&["Read"]);
+        assignment["agent"]["max_output_tokens"] = json!(bound);
+        let _worker = stage.worker();
+        stage.slot.put(&assignment);
+        assert_eq!(stage.slot.result("t.1").status, Status::Complete);
+        stage.requests().into_iter().next()
+    };
+    let (Some(free), Some(bound)) = (asked(None), asked(Some(1000))) else { return };
+    assert_eq!(bound["max_tokens"], 1000);
+    // The client's own; a gateway would have to hold back what that many cost.
+    assert_eq!(free["max_tokens"], 128_000);
+    for part in ["model", "tools", "system", "thinking"] {
+        assert_eq!(bound[part], free[part], "{part}");
+    }
+}
+
+#[test]
 fn next_attempt_resumes_the_session_and_counts_only_its_own_tokens() {
     let Some(stage) = Stage::new("next_attempt_resumes_the_session", |_| {
         vec![Answer::hand_in("first", &["missing.md"]), Answer::hand_in("second", &[])]

@@ -20,6 +20,11 @@ Take them out of git, and take away what they are worth:
   supervisor auth login WORKER     for each worker of which a login was tracked
 and revoke the old logins at claude.ai: whoever has a clone has them.";
 
+/// How to mend a repository that has a key in it.
+pub(crate) const UNTRACK_KEY: &str = "\
+Take it out of git (git rm --cached, and a line in .gitignore), or move it out of the folder; and have the key \
+replaced: whoever has a clone has it.";
+
 /// Returns the files with logins that git tracks: all beneath `auth-homes/` but its `.gitignore` and
 /// `README.md`. Empty where there is no git, or no repository.
 ///
@@ -31,6 +36,27 @@ pub fn tracked_credentials(installation: &Installation) -> Result<Vec<String>, F
     let mut tracked = tracked(installation.root(), &["auth-homes"])?;
     tracked.retain(|path| !harmless.contains(&path.as_str()));
     Ok(tracked)
+}
+
+/// Returns the key files that git tracks.
+///
+/// # Errors
+///
+/// As [`tracked_credentials`].
+pub(crate) fn tracked_keys(
+    installation: &Installation,
+    config: &Config,
+) -> Result<Vec<String>, Failure> {
+    let root = installation.root();
+    let inside = config.keys.files().filter_map(|path| {
+        let path = std::fs::canonicalize(root.join(path)).ok()?;
+        Some(path.strip_prefix(root).ok()?.to_string_lossy().into_owned())
+    });
+    let inside: Vec<String> = inside.collect();
+    if inside.is_empty() {
+        return Ok(Vec::new());
+    }
+    tracked(root, &inside.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Returns the files beneath these folders that git tracks.
@@ -64,8 +90,16 @@ fn tracked(root: &Path, folders: &[&str]) -> Result<Vec<String>, Failure> {
 }
 
 /// Checks that git has neither logins nor what runs leave behind.
-pub(super) fn check_tracked(installation: &Installation) -> Finding {
+pub(super) fn check_tracked(installation: &Installation, config: Option<&Config>) -> Finding {
     const CHECK: &str = "git";
+    match config.map_or(Ok(Vec::new()), |config| tracked_keys(installation, config)) {
+        Err(failure) => return Finding::failed(CHECK, &failure),
+        Ok(paths) if !paths.is_empty() => {
+            let paths = paths.join(", ");
+            return Finding::problem(CHECK, format!("keys are tracked: {paths}"), UNTRACK_KEY);
+        }
+        Ok(_) => {}
+    }
     match tracked_credentials(installation) {
         Err(failure) => return Finding::failed(CHECK, &failure),
         Ok(paths) if !paths.is_empty() => {
@@ -102,10 +136,11 @@ pub(super) fn check_key(installation: &Installation, config: &Config) -> Finding
             "export ANTHROPIC_API_KEY=…; supervisor down; make up",
         );
     }
-    let key = match (&config.api_key.value, signed_in.as_slice()) {
-        (Some(_), _) => "with a key".to_owned(),
-        (None, []) => "without a key".to_owned(),
-        (None, workers) => format!("with the logins of {}", workers.join(", ")),
+    let key = match (config.has_key(), signed_in.as_slice()) {
+        (true, []) => "with a key".to_owned(),
+        (true, workers) => format!("with a key, and the logins of {}", workers.join(", ")),
+        (false, []) => "without a key".to_owned(),
+        (false, workers) => format!("with the logins of {}", workers.join(", ")),
     };
     Finding::ok(CHECK, format!("{} {key}", config.base_url.value))
 }

@@ -4,6 +4,7 @@
 
 mod credentials;
 mod files;
+mod governor;
 mod machine;
 mod programs;
 #[cfg(test)]
@@ -16,12 +17,13 @@ use super::context::Context;
 use super::table::Table;
 use super::text::{BAD, DIM, GOOD, NOTE, clean, count, indent, paint};
 use super::{Outcome, Stop};
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, Row};
 use crate::failure::Failure;
 use crate::install::Installation;
 
 pub(crate) use credentials::UNTRACK;
 pub use credentials::tracked_credentials;
+pub(crate) use credentials::{UNTRACK_KEY, tracked_keys};
 pub(crate) use programs::find_claude;
 
 /// What a check found.
@@ -122,9 +124,10 @@ async fn check_all(installation: &Installation, config: Result<&Config, &Failure
     findings.extend(files::check_workers(installation));
     findings.push(files::check_folders(installation));
     findings.push(files::check_drops(installation));
-    findings.push(credentials::check_tracked(installation));
+    findings.push(credentials::check_tracked(installation, config.ok()));
     if let Ok(config) = config {
         findings.push(credentials::check_key(installation, config));
+        findings.extend(governor::check_governor(installation, config).await);
         findings.extend(programs::check_programs(installation, config).await);
         findings.push(machine::check_memory(config.max_running.value, machine::free_memory()));
     }
@@ -164,6 +167,6 @@ fn config_table(config: &Config) -> String {
 }
 
 fn config_json(config: &Config) -> serde_json::Value {
-    let setting = |(name, value, origin): (&str, String, crate::config::Origin)| serde_json::json!({ "setting": name, "value": value, "from": origin.to_string() });
+    let setting = |(name, value, origin): Row| serde_json::json!({ "setting": name, "value": value, "from": origin.to_string() });
     config.table().into_iter().map(setting).collect()
 }

@@ -126,6 +126,88 @@ fn without_a_key_it_is_a_rehearsal_and_a_missing_login_is_a_problem() {
 }
 
 #[tokio::test]
+async fn keys_are_tried_and_never_shown() {
+    let (dir, at) = installation();
+    let check = async |text: &str, set, live| {
+        file(dir.path(), "supervisor.toml", text);
+        let config = config(&at, set).unwrap();
+        governor::check_keys(&at, &config, &workers::load_all(&at).unwrap(), live).await
+    };
+    let key = &[("ANTHROPIC_API_KEY", "sk-ant-secret")];
+    let found = check("", key, true).await;
+    assert_finding(&found, State::Ok, "marie, orchestrator: $ANTHROPIC_API_KEY");
+    assert!(!format!("{found:?}").contains("secret"));
+    let own = "[keys.workers.marie]\ncommand = [\"echo\", \"sk-ant-own\"]";
+    let found = check(own, key, true).await;
+    assert_finding(&found, State::Ok, "marie: the command `echo`");
+    assert!(!format!("{found:?}").contains("sk-ant"));
+    assert_finding(&check(own, &[], true).await, State::Problem, "no key for orchestrator");
+    let local = &[("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")];
+    assert_finding(&check(own, local, true).await, State::Ok, "marie: the command");
+    let broken = "[keys]\ncommand = [\"false\"]";
+    assert_finding(&check(broken, &[], true).await, State::Problem, "`false` failed");
+    assert_finding(&check(broken, &[], false).await, State::Ok, "none is read");
+    let stranger = "[keys.workers.mary]\ncommand = [\"false\"]";
+    assert_finding(&check(stranger, &[], false).await, State::Problem, "no worker `mary`");
+}
+
+#[test]
+fn tracked_key_file_is_a_problem() {
+    let (dir, at) = installation();
+    let git = |args: &[&str]| {
+        let run = std::process::Command::new("git").args(args).current_dir(dir.path()).output();
+        assert!(run.unwrap().status.success(), "git {args:?}");
+    };
+    file(dir.path(), "supervisor.toml", "[keys]\nfile = \"keys/all\"\n");
+    file(dir.path(), "keys/all", "sk-ant-secret");
+    git(&["init", "-q"]);
+    let check = || credentials::check_tracked(&at, config(&at, &[]).as_ref().ok());
+    assert_finding(&check(), State::Ok, "no login");
+    git(&["add", "keys/all"]);
+    assert_finding(&check(), State::Problem, "keys/all");
+}
+
+#[test]
+fn limits_budgets_and_prices_are_shown() {
+    let (dir, at) = installation();
+    let workers = || workers::load_all(&at).unwrap();
+    let none = config(&at, &[("ANTHROPIC_API_KEY", "sk-ant-secret")]).unwrap();
+    assert_finding(&governor::check_limits(&none, &workers()), State::Ok, "none of ours");
+    assert_finding(&governor::check_prices(&none, &workers()), State::Ok, "list prices");
+    let budgets = governor::check_budgets(&none, &workers(), true);
+    assert_finding(&budgets, State::Note, "nothing bounds what the key may cost");
+    assert!(budgets.cure.unwrap().ends_with("\n[budgets]\nusd_per_day = 20.0"));
+    assert_finding(&governor::check_budgets(&none, &workers(), false), State::Ok, "none");
+
+    let text = "description = \"x\"\nmodel = \"studio-1\"\nbudget_usd_per_day = 5\n\
+                [limits]\nmax_in_flight = 2\n";
+    file(dir.path(), "workspaces/marie/worker.toml", text);
+    let own = governor::check_budgets(&none, &workers(), true);
+    assert_finding(&own, State::Ok, "marie, a day: $5.00");
+    assert_finding(&governor::check_prices(&none, &workers()), State::Note, "studio-1 of marie");
+
+    let text = "[limits]\nrequests_per_minute = 50\n[limits.models.\"claude-opus-*\"]\n\
+                output_tokens_per_minute = 9000\n[budgets]\nusd_per_day = 20\n\
+                tokens_per_day = 7\nusd_per_run = 2.5\n[prices.studio-1]\ninput = 1\noutput = 2\n";
+    file(dir.path(), "supervisor.toml", text);
+    let all = config(&at, &[]).unwrap();
+    insta::assert_snapshot!(governor::check_limits(&all, &workers()).message, @"
+    account: 50 requests/min
+    claude-opus-*: 9000 tokens written/min
+    marie: 2 requests at once
+    ");
+    insta::assert_snapshot!(governor::check_budgets(&all, &workers(), true).message, @"
+    a day: $20.00 and 7 tokens
+    a run that names none: $2.50
+    marie, a day: $5.00
+    ");
+    insta::assert_snapshot!(governor::check_prices(&all, &workers()).message, @"1 price in supervisor.toml, else list prices");
+    file(dir.path(), "supervisor.toml", "[limits.models.opus]\nmax_in_flight = 1\n");
+    let unknown = governor::check_limits(&config(&at, &[]).unwrap(), &workers());
+    assert_finding(&unknown, State::Problem, "supervisor.toml:1:16: `opus`");
+}
+
+#[tokio::test]
 async fn without_an_engine_it_depends_on_what_may_run_instead() {
     let (_dir, at) = installation();
     let nowhere = Some("unix:///nowhere/docker.sock");

@@ -1,0 +1,99 @@
+//! An answer of the model: metered while it passes, booked when it ends.
+
+use std::sync::Arc;
+
+use crate::{
+    governor::Governor,
+    ledger::{Reservation, Spent},
+    meter::Meter,
+    pace::{Turn, WaitReason, Waits},
+    prefix::Sent,
+    stagger::Place,
+    tokens::Tokens,
+};
+
+/// What is settled when an answer has ended, in whatever way: that is when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Booking {
+    governor: Arc<Governor>,
+    /// The model that was asked.
+    model: Arc<str>,
+    /// The sub-agent that asked, if one did.
+    agent: Option<String>,
+    waits: Waits,
+    meter: Meter,
+    place: Place,
+    /// All three are there until it is dropped.
+    money: Option<(Turn, Reservation, Sent)>,
+}
+
+impl Booking {
+    pub(crate) fn new(
+        governor: Arc<Governor>,
+        model: Arc<str>,
+        agent: Option<String>,
+        waits: Waits,
+        content_type: &str,
+        place: Place,
+        money: (Turn, Reservation, Sent),
+    ) -> Self {
+        let meter = Meter::new(content_type);
+        Self { governor, model, agent, waits, meter, place, money: Some(money) }
+    }
+
+    /// Takes note of the next bytes of the answer.
+    pub(crate) fn see(&mut self, bytes: &[u8]) {
+        self.place.first_byte();
+        self.meter.feed(bytes);
+    }
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        let Some((mut turn, reservation, sent)) = self.money.take() else { return };
+        let reading = self.meter.reading();
+        if reading.error.as_deref() == Some("overloaded_error") {
+            turn.overloaded();
+        }
+        if reading.tokens == Tokens::default() {
+            // Nobody knows what it took; unless the API said that it took nothing.
+            drop(turn);
+            if reading.error.is_some() {
+                return reservation.release();
+            }
+        } else {
+            turn.settle(&reading.tokens);
+            if let Some(report) = self.governor.prefixes.answered(sent, &reading.tokens) {
+                tracing::warn!(%report, "The prompt cache was not read.");
+            }
+        }
+        let prices = &self.governor.prices;
+        let answered = reading.model.as_deref().filter(|model| prices.of(model).is_some());
+        let model = answered.unwrap_or(&self.model);
+        let cost = prices.cost(model, &reading.tokens, reading.terms);
+        if cost.is_none() && reading.tokens != Tokens::default() {
+            self.governor.warn_of_no_price(model);
+        }
+        reservation.settle(Spent {
+            tokens: reading.tokens,
+            cost,
+            uncached: prices.uncached(model, &reading.tokens, reading.terms),
+            complete: reading.complete,
+            waits: in_millis(&self.waits),
+            agent: self.agent.take(),
+        });
+    }
+}
+
+fn in_millis(waits: &Waits) -> std::collections::BTreeMap<String, u64> {
+    let name = |reason: WaitReason| {
+        serde_json::to_value(reason).ok().and_then(|name| name.as_str().map(str::to_owned))
+    };
+    waits
+        .iter()
+        .filter_map(|(reason, wait)| {
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            Some((name(reason)?, millis)).filter(|_| millis > 0)
+        })
+        .collect()
+}

@@ -1,0 +1,377 @@
+//! What was spent, by whom, and what may still be.
+//!
+//! [`Ledger::reserve`] holds the most that a request can take against every budget that concerns it,
+//! and writes that down, before the request goes out; [`Reservation::settle`] books what it took
+//! and lets go of the rest. So what is spent never passes a budget, whatever is out at once and whenever the
+//! process is killed: what was out then stays held, because nobody knows what it took.
+
+mod books;
+mod line;
+mod log;
+mod refusal;
+mod reservation;
+mod scope;
+mod totals;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use protocol::Time;
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep_until},
+};
+
+use self::{
+    books::{Books, Out, Place},
+    line::{Line, VERSION},
+    log::Log,
+};
+pub use self::{
+    refusal::{OverBudget, Refused},
+    reservation::{Reservation, Spent},
+    scope::{Amount, Budget, Day, Notice, Scope, Worst},
+    totals::{Entry, Filter, Sums, Totals},
+};
+use crate::Caller;
+
+/// Who used what is known for this many days; what is older is forgotten when the file is made small. So
+/// the budget of a run or task counts no more than that, too.
+const KEPT_DAYS: u64 = 400;
+
+/// A waiting request looks again after this time, for what nobody tells it: a new day, a disk with room,
+/// somebody before it who waits for another budget now.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest name of a model that is kept, in bytes.
+const MAX_MODEL: usize = 128;
+
+/// Why a ledger can't be opened.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// The system does not let us.
+    #[error("the ledger `{}` can't be opened", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A line is damaged, and it is not the last one.
+    #[error("line {line} of the ledger `{}` is damaged: {why}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It was written by a later version.
+    #[error("the ledger `{}` is of version {version}, and this build reads up to {VERSION}", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+}
+
+impl LedgerError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Io { .. } => "Mend the permissions or the disk, and start again.".to_owned(),
+            Self::Damaged { .. } => {
+                "Nothing was changed. Restore the file from a backup, or delete \
+                that line: what it says is then not counted. Moved away, all is counted from zero."
+                    .to_owned()
+            }
+            Self::Newer { .. } => "Nothing was changed. Use that version.".to_owned(),
+        }
+    }
+}
+
+/// How a scope stands: today's figures for a worker and for the day, else those of all time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its budget.
+    pub budget: Budget,
+    /// Requests that have ended.
+    pub requests: u64,
+    /// Requests that are out.
+    pub in_flight: u64,
+    /// How many of those that have ended have no price.
+    pub unpriced: u64,
+    /// What those that have ended took, as far as it is known.
+    pub spent: Worst,
+    /// What is held: for those that are out, and for those that broke off.
+    pub held: Worst,
+}
+
+/// The books of all requests and all budgets. A clone is the same ledger.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    clock: Box<dyn Fn() -> Time + Send + Sync>,
+    /// Something came free, or the queues have changed.
+    changed: Notify,
+    notices: mpsc::UnboundedSender<Notice>,
+}
+
+#[derive(Debug)]
+struct State {
+    books: Books,
+    log: Log,
+    next: u64,
+}
+
+impl Ledger {
+    /// Reads a ledger's file, or begins one; without a file it is in memory only. Returns it with the
+    /// [`Notice`]s that it will give.
+    ///
+    /// What was out when the file was last written stays held for good. Budgets are not in the file:
+    /// they are set anew.
+    ///
+    /// # Errors
+    ///
+    /// See [`LedgerError`]. A last line that is not whole is no error: what it was about was never done,
+    /// or counts as held.
+    pub fn open(
+        file: Option<&Path>,
+        clock: impl Fn() -> Time + Send + Sync + 'static,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Notice>), LedgerError> {
+        let (log, lines) = match file {
+            Some(path) => Log::open(path)?,
+            None => (Log::nowhere(), Vec::new()),
+        };
+        let mut state = State { books: Books::default(), log, next: 1 };
+        state.books.turn_to(Day::of(clock()));
+        for (line, number) in lines.into_iter().zip(1..) {
+            if !state.replay(line) {
+                let (path, line) = (state.log.path().to_owned(), number);
+                let why = "it is about a request that is not, or no longer, out".to_owned();
+                return Err(LedgerError::Damaged { path, line, why });
+            }
+        }
+        let out: Vec<_> = state.books.out().map(|(id, _)| id).collect();
+        out.into_iter().for_each(|id| _ = state.books.lost(id));
+        let (notices, receiver) = mpsc::unbounded_channel();
+        let (state, clock, changed) = (Mutex::new(state), Box::new(clock), Notify::new());
+        Ok((Self(Arc::new(Shared { state, clock, changed, notices })), receiver))
+    }
+
+    /// Sets, raises, lowers or lifts the budget of a scope. What is out already stays out.
+    pub fn set_budget(&self, scope: Scope, budget: Budget) {
+        let mut state = self.0.today();
+        state.books.set_budget(scope, budget);
+        self.0.after(state);
+    }
+
+    /// Returns how a scope stands.
+    pub fn standing(&self, scope: &Scope) -> Standing {
+        self.0.today().books.standing(scope)
+    }
+
+    /// Returns what the requests that are meant used, in sum. Takes time with the number of attempts,
+    /// unless the filter has a run.
+    pub fn totals(&self, filter: &Filter) -> Totals {
+        self.0.lock().books.totals(filter)
+    }
+
+    /// Returns what the requests that are meant used: one entry for each attempt, model and day.
+    pub fn entries(&self, filter: &Filter) -> Vec<Entry> {
+        self.0.lock().books.entries(filter).cloned().collect()
+    }
+
+    /// Holds the most that a request can take, on all accounts that it concerns, and writes that
+    /// down. Nothing is held after an error.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refused`]. Also when others wait for the same budget in
+    /// [`reserve_when_free`](Self::reserve_when_free): nobody is overtaken.
+    pub fn reserve(
+        &self,
+        caller: &Caller,
+        model: &str,
+        worst: Worst,
+    ) -> Result<Reservation, Refused> {
+        self.try_reserve(caller, &head(model, MAX_MODEL).into(), worst, None)
+    }
+
+    /// Like [`reserve`](Self::reserve), but waits until `give_up` for what may pass: first come, first
+    /// served for each budget.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refused`]. What can't pass is said at once; it may also turn out so while waiting.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it holds nothing, and its place in the queue is free.
+    pub async fn reserve_when_free(
+        &self,
+        caller: &Caller,
+        model: &str,
+        worst: Worst,
+        give_up: Instant,
+    ) -> Result<Reservation, Refused> {
+        let model = head(model, MAX_MODEL).into();
+        let mut queued = Queued { shared: &self.0, place: None };
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let refused = match self.try_reserve(caller, &model, worst, Some(&mut queued.place)) {
+                Ok(reservation) => return Ok(reservation),
+                Err(refused) => refused,
+            };
+            let now = Instant::now();
+            if !refused.may_pass() || now >= give_up {
+                return Err(refused);
+            }
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(give_up.min(now + LOOK_AGAIN)) => {}
+            }
+        }
+    }
+
+    fn try_reserve(
+        &self,
+        caller: &Caller,
+        model: &Arc<str>,
+        worst: Worst,
+        place: Option<&mut Option<Place>>,
+    ) -> Result<Reservation, Refused> {
+        let mut state = self.0.lock();
+        let now = (self.0.clock)();
+        state.books.turn_to(Day::of(now));
+        state.books.check(caller, model, worst, place)?;
+        let (id, day) = (state.next, state.books.today());
+        let out = Out { caller: caller.clone(), day, model: Arc::clone(model), worst };
+        if let Err(source) = state.log.promise(&Line::reserved(id, day.begin().max(now), &out)) {
+            return Err(Refused::Unwritable { path: state.log.path().to_owned(), source });
+        }
+        state.next += 1;
+        state.books.reserved(id, out);
+        drop(state);
+        Ok(Reservation::new(Arc::clone(&self.0), id, worst))
+    }
+
+    /// Makes safe on disk what was written, and makes the file small when it has grown by much. To be
+    /// called from time to time where waiting is allowed; without it a power cut may lose what was
+    /// written last, and the file grows.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error. No money is lost from the books, and it is right to call again.
+    pub fn sync(&self) -> io::Result<()> {
+        let mut state = self.0.today();
+        state.log.catch_up()?;
+        if state.log.is_large() {
+            state.make_small()?;
+        }
+        let file = state.log.to_sync();
+        drop(state);
+        file.map_or(Ok(()), |file| file.sync_data())
+    }
+}
+
+impl State {
+    /// Books what a line says. Returns false when it can't be.
+    fn replay(&mut self, line: Line) -> bool {
+        match line {
+            Line::Ledger { next, .. } => {
+                self.next = next;
+                true
+            }
+            Line::Sum(line) => {
+                self.books.book(line.into());
+                true
+            }
+            Line::Reserved(line) => {
+                let (id, out) = line.into_out();
+                self.next = self.next.max(id.saturating_add(1));
+                self.books.reserved(id, out)
+            }
+            Line::Settled { id, used, .. } => self.books.settled(id, &used),
+            Line::Released { id } => self.books.released(id),
+            Line::Lost { id } => self.books.lost(id),
+        }
+    }
+
+    fn make_small(&mut self) -> io::Result<()> {
+        let Self { books, log, next } = self;
+        books.forget_before(books.today().minus(KEPT_DAYS));
+        let all = Filter::default();
+        let sums = books.entries(&all).map(Line::sum);
+        let out = books.out().map(|(id, out)| Line::reserved(id, out.day.begin(), out));
+        let first = Line::Ledger { version: VERSION, next: *next };
+        log.rewrite(std::iter::once(first).chain(sums).chain(out))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the state as of today.
+    fn today(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        state.books.turn_to(Day::of((self.clock)()));
+        state
+    }
+
+    /// Tells whom it concerns that the state has changed.
+    fn after(&self, mut state: MutexGuard<'_, State>) {
+        let (notices, waiting) = (state.books.take_notices(), state.books.anybody_waits());
+        drop(state);
+        // Nobody listens where nobody cares.
+        notices.into_iter().for_each(|notice| _ = self.notices.send(notice));
+        if waiting {
+            self.changed.notify_waiters();
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// A place in a queue, given up when dropped.
+struct Queued<'a> {
+    shared: &'a Shared,
+    place: Option<Place>,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            let mut state = self.shared.lock();
+            state.books.unqueue(&place);
+            self.shared.after(state);
+        }
+    }
+}
+
+/// Returns the beginning of a text, of at most so many bytes.
+fn head(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+#[cfg(test)]
+mod tests;

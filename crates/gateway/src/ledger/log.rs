@@ -1,0 +1,213 @@
+//! The ledger's file: appended to, and made small again.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use protocol::atomic_file::{self, Durability};
+
+use super::{
+    LedgerError,
+    line::{BadLine, Line, VERSION},
+};
+
+/// How much the file grows before it is made small again: some 100,000 requests, so that this, which
+/// holds everybody up for some milliseconds, is rare; read again in half a second.
+const GROWTH: u64 = 64 << 20;
+
+/// An append-only file of lines. Without a path it is nowhere.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: Option<PathBuf>,
+    /// Opened again when there is none.
+    file: Option<Arc<File>>,
+    /// Bytes that are whole lines.
+    length: u64,
+    /// Half a line may follow.
+    torn: bool,
+    /// What it was when it was last small.
+    small: u64,
+    /// Lines of what has happened already, that could not be written yet.
+    pending: Vec<u8>,
+}
+
+impl Log {
+    /// Returns a log that keeps nothing.
+    pub(super) fn nowhere() -> Self {
+        Self { path: None, file: None, length: 0, torn: false, small: 0, pending: Vec::new() }
+    }
+
+    /// Reads the file and opens it for more; makes it where there is none. A line that is not whole at the
+    /// end is cut off and kept beside it, as `.torn`.
+    pub(super) fn open(path: &Path) -> Result<(Self, Vec<Line>), LedgerError> {
+        let failed = |source| LedgerError::Io { path: path.to_owned(), source };
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let (lines, whole) = parse(path, &bytes)?;
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+        if whole < bytes.len() {
+            let torn = &bytes[whole..];
+            tracing::warn!(ledger = %path.display(), bytes = torn.len(), "Cut off an unfinished line.");
+            atomic_file::replace(&path.with_extension("torn"), torn, Durability::Volatile)
+                .and_then(|()| file.set_len(whole as u64))
+                .map_err(failed)?;
+        }
+        let mut log = Self {
+            path: Some(path.to_owned()),
+            file: Some(Arc::new(file)),
+            length: whole as u64,
+            small: whole as u64,
+            ..Self::nowhere()
+        };
+        if lines.is_empty() {
+            let mut first = Vec::new();
+            Line::Ledger { version: VERSION, next: 1 }.write(&mut first);
+            log.append(&first).map_err(failed)?;
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            atomic_file::sync_folder(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+        }
+        Ok((log, lines))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Writes a line of what is about to happen. When it fails, that must not happen.
+    pub(super) fn promise(&mut self, line: &Line) -> io::Result<()> {
+        if self.path.is_none() {
+            return Ok(());
+        }
+        self.catch_up()?;
+        let mut bytes = Vec::with_capacity(512);
+        line.write(&mut bytes);
+        self.append(&bytes)
+    }
+
+    /// Writes a line of what has happened. If that can't be, it is written before the next promise.
+    pub(super) fn record(&mut self, line: &Line) {
+        if self.path.is_none() {
+            return;
+        }
+        line.write(&mut self.pending);
+        if let Err(error) = self.catch_up() {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, ledger = %self.path().display(), "What was spent can't be written.");
+        }
+    }
+
+    /// Writes what is pending.
+    pub(super) fn catch_up(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        let written = self.append(&pending);
+        if written.is_ok() {
+            pending.clear();
+        }
+        self.pending = pending;
+        written
+    }
+
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let file = self.file()?;
+        if self.torn {
+            file.set_len(self.length)?;
+            self.torn = false;
+        }
+        if let Err(error) = (&*file).write_all(lines) {
+            self.torn = true;
+            return Err(error);
+        }
+        self.length += lines.len() as u64;
+        Ok(())
+    }
+
+    fn file(&mut self) -> io::Result<Arc<File>> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(OpenOptions::new().append(true).open(self.path())?);
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Returns whether it is worth it to write the file anew.
+    pub(super) fn is_large(&self) -> bool {
+        self.path.is_some() && self.length > self.small.saturating_mul(2).saturating_add(GROWTH)
+    }
+
+    /// Writes the file anew. It is safe when this returns.
+    pub(super) fn rewrite(&mut self, lines: impl Iterator<Item = Line>) -> io::Result<()> {
+        self.file()?;
+        let mut bytes = Vec::new();
+        lines.for_each(|line| line.write(&mut bytes));
+        let replaced = atomic_file::replace(self.path(), &bytes, Durability::Synced);
+        // An error does not say whether the name is the new file's already.
+        if replaced.is_ok() || !self.is_at_its_path() {
+            self.file = None;
+            self.torn = false;
+            self.length = bytes.len() as u64;
+            self.small = self.length;
+            // All of it is in the new file.
+            self.pending.clear();
+        }
+        replaced?;
+        self.file().map(drop)
+    }
+
+    fn is_at_its_path(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        match (file.metadata(), fs::metadata(self.path())) {
+            (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+            _ => true,
+        }
+    }
+
+    /// Returns the file, to be synced without holding anybody up.
+    pub(super) fn to_sync(&self) -> Option<Arc<File>> {
+        self.file.clone()
+    }
+}
+
+/// Returns the lines, and how many bytes they have: what follows is an unfinished write.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Line>, usize), LedgerError> {
+    let (mut lines, mut whole, mut at) = (Vec::new(), 0, 0);
+    let mut first_bad = None;
+    for (number, text) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
+        at += text.len();
+        match (Line::read(text), &first_bad) {
+            (Err(BadLine::Newer(version)), _) => {
+                return Err(LedgerError::Newer { path: path.to_owned(), version });
+            }
+            (Err(BadLine::Damaged(why)), None) => first_bad = Some((number, why)),
+            (Err(_), Some(_)) => {}
+            (Ok(line), None) => {
+                let is_first = matches!(line, Line::Ledger { .. });
+                if is_first != (number == 1) {
+                    let why = "it is not where it belongs".to_owned();
+                    return Err(LedgerError::Damaged { path: path.to_owned(), line: number, why });
+                }
+                lines.push(line);
+                whole = at;
+            }
+            // A later write is whole, so this was no unfinished one.
+            (Ok(_), Some((line, why))) => {
+                let (path, line, why) = (path.to_owned(), *line, why.clone());
+                return Err(LedgerError::Damaged { path, line, why });
+            }
+        }
+    }
+    Ok((lines, whole))
+}
+
+#[cfg(test)]
+mod tests;

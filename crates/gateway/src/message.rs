@@ -1,0 +1,215 @@
+//! A request to the model: what happens between its last byte in and its answer's first byte out.
+//!
+//! It is read as a whole, because what it may cost has to be known before it leaves, and because it may have
+//! to be sent again. Then it waits for its turn, and leaves when no budget could be passed by it. An
+//! answer that only says "later" goes back into the queue; the client hears of it when the wait would
+//! be longer than the client waits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    answer,
+    ask::Ask,
+    body::{self, RequestBody, Unread},
+    booking::Booking,
+    credential::Credential,
+    desk::Case,
+    exchange::{End, Exchange},
+    ledger::Refused,
+    limits,
+    pace::{Next, WaitReason, Waits, Want},
+    prefix::Sender,
+    proxy::{Own, Proxy},
+    stop::Stop,
+    tokens::Tokens,
+};
+
+/// How many tokens an answer is likely to have, for pacing: most are short, whatever `max_tokens` says.
+const OUTPUT_ESTIMATE: u64 = 2_048;
+
+/// Names the CLI's session.
+const SESSION: HeaderName = HeaderName::from_static("x-claude-code-session-id");
+
+/// Names the sub-agent that asks.
+const AGENT: HeaderName = HeaderName::from_static("x-claude-code-agent-id");
+
+/// A request to the model that was read, and on whose account it goes.
+struct Call<'a> {
+    parts: Parts,
+    path: PathAndQuery,
+    body: Bytes,
+    ask: Ask,
+    case: &'a Arc<Case>,
+    arrived: Instant,
+}
+
+impl Proxy {
+    /// Asks the model, and returns its answer with what is to be settled by it; or the gateway's own answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// To drop the future is to leave the queue, or to break off the upstream's request; what that request
+    /// may have cost by then stays booked.
+    pub(crate) async fn ask_model(
+        &self,
+        request: Request<Incoming>,
+        path: PathAndQuery,
+        exchange: &mut Exchange,
+    ) -> Result<(Response<Incoming>, Option<Booking>), Own> {
+        let arrived = Instant::now();
+        let (parts, incoming) = request.into_parts();
+        let _room = self.room.take(&parts.headers).await;
+        let body = match body::whole(incoming, &exchange.upload()).await {
+            Ok(body) => body,
+            Err(Unread::TooLarge) => return Err((answer::too_large(), End::Own)),
+            // Nobody reads this answer.
+            Err(Unread::Broken) => return Err((answer::too_large(), End::ClientGone)),
+        };
+        let Some(case) = self.desk.current() else { return Err((answer::unassigned(), End::Own)) };
+        if let Some(stop) = case.stop() {
+            return Err(stopped(stop));
+        }
+        let ask = Ask::parse(&body).map_err(|why| (answer::unreadable(&why), End::Own))?;
+        self.converse(Call { parts, path, body, ask, case: &case, arrived }).await
+    }
+
+    /// Sends a request until there is an answer that the client has a use for.
+    async fn converse(&self, call: Call<'_>) -> Result<(Response<Incoming>, Option<Booking>), Own> {
+        let Call { parts, path, body, ask, case, arrived } = call;
+        let (caller, governor) = (&case.caller, &self.governor);
+        let stop = |stop: Stop| stopped(case.set_stop(stop));
+        let account = self.account.id();
+        let give_up = arrived + limits::HOLD_TIMEOUT;
+        let mut place = governor.stagger.enter(account, ask.prefix, caller.priority).await;
+        let mut waits = Waits::default();
+        waits.add(WaitReason::Stagger, place.waited());
+        loop {
+            let credential = self.account.credential().await.map_err(stop)?;
+            let want = Want {
+                account: account.clone(),
+                worker: caller.worker.clone(),
+                model: Arc::clone(&ask.model),
+                priority: caller.priority,
+                input: ask.input_estimate,
+                output: ask.max_tokens.min(OUTPUT_ESTIMATE),
+                since: arrived,
+                give_up,
+            };
+            let mut turn = governor.pace.turn(want).await.map_err(|held| stop(held.into()))?;
+            waits.add_all(turn.waited());
+            let worst = governor.worst(&ask);
+            let reserving = governor.ledger.reserve_when_free(caller, &ask.model, worst, give_up);
+            let reservation = match reserving.await {
+                Ok(reservation) => reservation,
+                Err(refused) => {
+                    turn.release();
+                    return Err(match refused {
+                        Refused::OverBudget(over) => stop(over.into()),
+                        Refused::Unwritable { .. } => (answer::unbookable(&refused), End::Own),
+                    });
+                }
+            };
+            place.sent();
+            let sender = Sender {
+                task: &caller.task,
+                attempt: caller.attempt,
+                session: header(&parts.headers, &SESSION),
+                agent: header(&parts.headers, &AGENT),
+            };
+            let sent = governor.prefixes.sent((account, &caller.worker), sender, &ask);
+            let request = self.outgoing(&parts, &path, &body, credential.as_deref())?;
+            let sending = self.client.request(request);
+            let response = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) if error.is_connect() => {
+                    turn.release();
+                    reservation.release();
+                    return Err((answer::unreachable(&self.upstream, &error), End::Unreachable));
+                }
+                // Whatever it took by then is not known: turn and reservation stay booked.
+                Ok(Err(error)) => {
+                    return Err((answer::no_answer(&self.upstream, &error), End::Unreachable));
+                }
+                Err(_elapsed) => return Err((answer::silent(&self.upstream), End::Silent)),
+            };
+            let status = response.status();
+            if turn.answered(status, response.headers()) == Next::Again {
+                reservation.release();
+                tracing::debug!(%caller.task, model = %ask.model, %status, "Going again.");
+                body::short(response.into_body()).await;
+                continue;
+            }
+            let response = self.incoming(response)?;
+            if status.is_success() {
+                let content_type = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
+                let agent = header(&parts.headers, &AGENT).map(str::to_owned);
+                let booking = Booking::new(
+                    Arc::clone(governor),
+                    ask.model,
+                    agent,
+                    waits,
+                    content_type,
+                    place,
+                    (turn, reservation, sent),
+                );
+                return Ok((response, Some(booking)));
+            }
+            // An error costs nothing.
+            turn.settle(&Tokens::default());
+            reservation.release();
+            return match status {
+                StatusCode::BAD_REQUEST
+                | StatusCode::UNAUTHORIZED
+                | StatusCode::PAYMENT_REQUIRED
+                | StatusCode::FORBIDDEN => {
+                    let (mut head, incoming) = response.into_parts();
+                    let said = body::short(incoming).await;
+                    Err(match self.account.judge(credential.as_ref(), status, &said) {
+                        Some(why) => stop(why),
+                        None => {
+                            head.headers.remove(CONTENT_LENGTH);
+                            (Response::from_parts(head, said), End::Complete)
+                        }
+                    })
+                }
+                _ => Ok((response, None)),
+            };
+        }
+    }
+
+    /// Returns the request as it goes out.
+    fn outgoing(
+        &self,
+        parts: &Parts,
+        path: &PathAndQuery,
+        body: &Bytes,
+        credential: Option<&Credential>,
+    ) -> Result<Request<RequestBody>, Own> {
+        let mut parts = parts.clone();
+        self.address(&mut parts, path.clone(), credential)?;
+        // A compressed stream could not be metered.
+        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        // Read as a whole, it goes out as a whole, however it came in.
+        parts.headers.insert(CONTENT_LENGTH, body.len().into());
+        Ok(Request::from_parts(parts, RequestBody::Whole(Full::new(body.clone()))))
+    }
+}
+
+fn stopped(stop: &Stop) -> Own {
+    (answer::stopped(stop), End::Own)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

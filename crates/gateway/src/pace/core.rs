@@ -1,0 +1,783 @@
+//! Decides who goes when. Knows the time from its arguments, and no task, timer or lock.
+//!
+//! After each thing that happened, [`Core::settle`] lets go whoever can go. Its cost is one look at
+//! the first of each model that has requests waiting, and a few steps in ordered sets for each request
+//! that goes: it does not depend on how many wait, nor on what was before.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use protocol::WorkerId;
+use tokio::time::Instant;
+
+use super::{
+    allowance::{Allowance, Block, Cost, Pending},
+    bucket::later,
+    config::PaceConfig,
+    gate::Gate,
+    queue::{Id, Party, Place, Queue, place},
+    random::Random,
+    told::Told,
+    window::{Trouble, Window},
+    words::{AccountId, LimitStatus, Next, Scope, WaitReason, Waits, Want},
+};
+
+/// How many models of accounts are kept in mind. The name comes from the request, thus from a
+/// container that may say anything: beyond this the one that was idle longest is forgotten.
+const MOST_LANES: usize = 256;
+
+/// How much of what was learned about estimates is kept at each answer: about the last twenty count.
+const MEMORY: f64 = 0.95;
+
+/// By how much estimates can be wrong. Beyond it somebody plays with us.
+const SCALES: std::ops::RangeInclusive<f64> = 0.01..=10.0;
+
+/// No request has more tokens.
+const MOST_TOKENS: u64 = 100_000_000;
+
+pub(crate) type AccountIx = usize;
+pub(crate) type LaneIx = usize;
+
+/// What becomes of a request that asks.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// It goes at once.
+    Go(Id),
+    /// It waits; what becomes of it is in [`Core::take_outcomes`].
+    Wait(Id),
+    /// It can't go in time.
+    Held(HeldUntil),
+}
+
+/// What becomes of one that waited.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Go(Waits),
+    Held(HeldUntil),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct HeldUntil {
+    pub(crate) reason: WaitReason,
+    pub(crate) scope: Scope,
+    pub(crate) until: Option<Instant>,
+}
+
+/// How a request ended that had its turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// It cost that much.
+    Spent(Cost),
+    /// Nobody knows: it counts as what it was taken for.
+    Unknown,
+    /// It was never sent.
+    Unsent,
+}
+
+#[derive(Debug)]
+struct Account {
+    id: AccountId,
+    allowance: Option<Allowance>,
+    gate: Gate,
+    /// The models that have requests waiting.
+    waiting: BTreeSet<LaneIx>,
+}
+
+/// A model, or a class of them, of one account: what the API limits together.
+#[derive(Debug)]
+struct Lane {
+    account: AccountIx,
+    class: Arc<str>,
+    configured: Option<Allowance>,
+    server: Allowance,
+    window: Window,
+    gate: Gate,
+    queue: Queue,
+    /// What holds its queue back.
+    block: Option<Block>,
+    in_flight: u32,
+    pending: Pending,
+    /// The last request whose answer's headers were taken over.
+    heard: u64,
+    input: Scale,
+    output: Scale,
+    used: Instant,
+}
+
+/// What estimates are multiplied by: what requests turned out to be, by what was estimated.
+#[derive(Debug)]
+struct Scale {
+    actual: f64,
+    estimated: f64,
+}
+
+impl Scale {
+    /// One request's worth of trust in estimates as they are.
+    fn new() -> Self {
+        Self { actual: 1000.0, estimated: 1000.0 }
+    }
+
+    fn factor(&self) -> f64 {
+        (self.actual / self.estimated).clamp(*SCALES.start(), *SCALES.end())
+    }
+
+    fn learn(&mut self, estimated: f64, actual: f64) {
+        if estimated > 0.0 {
+            self.actual = self.actual * MEMORY + actual;
+            self.estimated = self.estimated * MEMORY + estimated;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Worker {
+    allowance: Allowance,
+    /// The models in whose queues its requests are parked.
+    parked: BTreeSet<LaneIx>,
+}
+
+#[derive(Debug)]
+struct Request {
+    lane: LaneIx,
+    worker: Party,
+    estimate: Cost,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Waiting {
+        place: Place,
+        give_up: Instant,
+        /// The queue's clock when it came.
+        before: Waits,
+    },
+    Sent {
+        /// Its number, in the order in which they were sent.
+        seq: u64,
+        cost: Cost,
+        answered: bool,
+        /// Whether the answer is one of the model's, so that its usage teaches something.
+        good: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    config: PaceConfig,
+    accounts: Vec<Account>,
+    account_by_id: HashMap<AccountId, AccountIx>,
+    lanes: Vec<Lane>,
+    lane_by_class: HashMap<(AccountIx, Arc<str>), LaneIx>,
+    workers: HashMap<WorkerId, Worker>,
+    requests: HashMap<Id, Request>,
+    waiting: usize,
+    next_id: Id,
+    next_seq: u64,
+    random: Random,
+    outcomes: Vec<(Id, Outcome)>,
+}
+
+impl Core {
+    pub(crate) fn new(config: PaceConfig, seed: u64, now: Instant) -> Self {
+        let workers = config
+            .workers
+            .iter()
+            .filter(|(_, limits)| !limits.is_none())
+            .map(|(id, limits)| {
+                let allowance = Allowance::configured(Scope::Worker, limits, now);
+                (id.clone(), Worker { allowance, parked: BTreeSet::new() })
+            })
+            .collect();
+        Self {
+            config,
+            accounts: Vec::new(),
+            account_by_id: HashMap::new(),
+            lanes: Vec::new(),
+            lane_by_class: HashMap::new(),
+            workers,
+            requests: HashMap::new(),
+            waiting: 0,
+            next_id: 1,
+            next_seq: 1,
+            random: Random::new(seed),
+            outcomes: Vec::new(),
+        }
+    }
+
+    /// Returns how many requests wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Returns what became of requests that waited, once for each.
+    pub(crate) fn take_outcomes(&mut self) -> Vec<(Id, Outcome)> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// A request wants to go.
+    pub(crate) fn ask(&mut self, now: Instant, want: &Want) -> Asked {
+        let account = self.account(now, &want.account);
+        let lane = self.lane(now, account, &want.model);
+        let id = self.next_id;
+        self.next_id += 1;
+        let estimate = Cost {
+            input: want.input.min(MOST_TOKENS) as f64,
+            output: want.output.min(MOST_TOKENS) as f64,
+        };
+        let worker = self.workers.contains_key(&want.worker).then(|| want.worker.clone());
+        if self.accounts[account].waiting.is_empty() {
+            // Nobody is before it.
+            if self.check(now, lane, &worker, estimate).is_ok() {
+                let phase = self.send(now, lane, &worker, estimate);
+                self.requests.insert(id, Request { lane, worker, estimate, phase });
+                return Asked::Go(id);
+            }
+        }
+        // Its place must not be before its time: those that come after it could never pass.
+        let place = place(want.since.min(now), want.priority, id);
+        let queue = &mut self.lanes[lane].queue;
+        let before = queue.insert(now, place, &worker, want.give_up);
+        self.waiting += 1;
+        self.accounts[account].waiting.insert(lane);
+        let phase = Phase::Waiting { place, give_up: want.give_up, before };
+        self.requests.insert(id, Request { lane, worker: worker.clone(), estimate, phase });
+        self.settle(now, account);
+        if let Some(at) = self.outcomes.iter().position(|(of, _)| *of == id) {
+            return match self.outcomes.swap_remove(at).1 {
+                Outcome::Go(_) => Asked::Go(id),
+                Outcome::Held(held) => Asked::Held(held),
+            };
+        }
+        // Its own lower bound, whoever is before it.
+        if let Err(block) = self.check(now, lane, &worker, estimate)
+            && let Some(until) = block.until.filter(|until| *until > want.give_up)
+        {
+            self.unqueue(now, id);
+            self.settle(now, account);
+            let (reason, scope) = (block.reason, block.scope);
+            return Asked::Held(HeldUntil { reason, scope, until: Some(until) });
+        }
+        Asked::Wait(id)
+    }
+
+    /// Whoever waited has gone away; or has had its turn and goes without using it.
+    pub(crate) fn leave(&mut self, now: Instant, id: Id) {
+        let Some(request) = self.requests.get(&id) else { return };
+        let account = self.lanes[request.lane].account;
+        if matches!(request.phase, Phase::Waiting { .. }) {
+            self.unqueue(now, id);
+            self.settle(now, account);
+        } else {
+            self.end(now, id, End::Unsent);
+        }
+    }
+
+    /// The head of an answer has come. With [`Next::Again`] the request has ended.
+    pub(crate) fn answered(&mut self, now: Instant, id: Id, status: u16, told: &Told) -> Next {
+        let Some(Request { lane: lane_ix, estimate, phase, .. }) = self.requests.get_mut(&id)
+        else {
+            return Next::Deliver;
+        };
+        let Phase::Sent { seq, cost, answered, good } = phase else { return Next::Deliver };
+        *good = (200..300).contains(&status);
+        let (lane_ix, estimate, seq, cost) = (*lane_ix, *estimate, *seq, *cost);
+        let lane = &mut self.lanes[lane_ix];
+        let account = &mut self.accounts[lane.account];
+        if !std::mem::replace(answered, true) {
+            lane.pending.requests -= 1;
+            lane.pending.input -= cost.input;
+        }
+        let refused = matches!(status, 429 | 529);
+        // An answer that was overtaken says how it was, not how it is; but a refusal is news.
+        if seq > lane.heard || refused {
+            lane.heard = lane.heard.max(seq);
+            let overtaken = seq < lane.heard;
+            lane.server.hear(now, told, (!overtaken).then_some(lane.pending));
+        }
+        if !refused {
+            if status < 500 {
+                account.gate.succeed(seq);
+                if lane.gate.succeed(seq) {
+                    lane.window.restart();
+                }
+                if status < 400 {
+                    lane.window.succeed(now, lane.in_flight, !lane.queue.is_empty());
+                }
+            } else {
+                account.gate.forget(seq);
+                lane.gate.forget(seq);
+            }
+            let ix = lane.account;
+            self.settle(now, ix);
+            return Next::Deliver;
+        }
+        let need = Cost {
+            input: cost.input.max(estimate.input),
+            output: cost.output.max(estimate.output),
+        };
+        if let Some(rejected) = &told.rejected {
+            // Subscriptions are limited over all models, apart from some windows of one family.
+            let wait = rejected.reset.or(told.retry_after);
+            let gate = if rejected.is_of(&lane.class) { &mut lane.gate } else { &mut account.gate };
+            match wait {
+                Some(wait) => {
+                    gate.pause(now, WaitReason::RateLimited, seq, wait, &mut self.random);
+                }
+                None => gate.refuse(now, WaitReason::RateLimited, seq, None, &mut self.random),
+            }
+        } else if status == 529 {
+            lane.window.cut(now, Trouble::Overloaded, seq, self.next_seq - 1);
+            let reason = WaitReason::Overloaded;
+            lane.gate.refuse(now, reason, seq, told.retry_after, &mut self.random);
+        } else if let Some((reason, count, need)) = told.exhausted(need) {
+            lane.server.missed(now, reason, need - count.remaining as f64);
+            // The number in flight is not to blame. When the bucket has enough again can be reckoned.
+            let wait = told.retry_after.unwrap_or_else(|| {
+                let missing = need - count.remaining as f64;
+                later(now, missing * 60.0 / count.limit as f64) - now
+            });
+            lane.gate.pause(now, WaitReason::RateLimited, seq, wait, &mut self.random);
+        } else {
+            lane.window.cut(now, Trouble::Limited, seq, self.next_seq - 1);
+            let reason = WaitReason::RateLimited;
+            lane.gate.refuse(now, reason, seq, told.retry_after, &mut self.random);
+        }
+        // It cost nothing.
+        let ix = lane.account;
+        self.hold_late(now, ix);
+        if told.hopeless {
+            self.charge(now, id, Cost::default());
+            self.settle(now, ix);
+            return Next::Deliver;
+        }
+        self.end(now, id, End::Unsent);
+        Next::Again
+    }
+
+    /// The API broke an answer off, because it is overloaded.
+    pub(crate) fn overloaded(&mut self, now: Instant, id: Id) {
+        let Some(Request { lane, phase: Phase::Sent { seq, .. }, .. }) = self.requests.get(&id)
+        else {
+            return;
+        };
+        let (lane, seq) = (&mut self.lanes[*lane], *seq);
+        lane.window.cut(now, Trouble::Overloaded, seq, self.next_seq - 1);
+        lane.gate.refuse(now, WaitReason::Overloaded, seq, None, &mut self.random);
+    }
+
+    /// A request that had its turn has ended.
+    pub(crate) fn end(&mut self, now: Instant, id: Id, end: End) {
+        match end {
+            End::Spent(actual) => {
+                if let Some(request) = self.requests.get(&id)
+                    && matches!(request.phase, Phase::Sent { good: true, .. })
+                    && actual != Cost::default()
+                {
+                    let lane = &mut self.lanes[request.lane];
+                    lane.input.learn(request.estimate.input, actual.input);
+                    lane.output.learn(request.estimate.output, actual.output);
+                }
+                self.charge(now, id, actual);
+            }
+            End::Unknown => {}
+            End::Unsent => self.charge(now, id, Cost::default()),
+        }
+        let Some(request) = self.requests.remove(&id) else { return };
+        let Phase::Sent { seq, cost, answered, .. } = request.phase else { return };
+        let lane = &mut self.lanes[request.lane];
+        lane.in_flight -= 1;
+        lane.pending.output -= cost.output;
+        if !answered {
+            lane.pending.requests -= 1;
+            lane.pending.input -= cost.input;
+        }
+        if lane.in_flight == 0 {
+            // What rounding left.
+            lane.pending = Pending::default();
+        }
+        lane.used = now;
+        lane.gate.forget(seq);
+        lane.server.end(cost);
+        let account = &mut self.accounts[lane.account];
+        account.gate.forget(seq);
+        let others = [lane.configured.as_mut(), account.allowance.as_mut()];
+        for allowance in others.into_iter().flatten() {
+            allowance.end(cost);
+        }
+        let account = lane.account;
+        if let Some(worker) = request.worker.as_ref().and_then(|id| self.workers.get_mut(id)) {
+            worker.allowance.end(cost);
+            for lane in std::mem::take(&mut worker.parked) {
+                self.lanes[lane].queue.unpark(now, &request.worker);
+                let other = self.lanes[lane].account;
+                if other != account {
+                    self.settle(now, other);
+                }
+            }
+        }
+        self.settle(now, account);
+    }
+
+    /// Time has passed: see [`next_wake`](Self::next_wake).
+    pub(crate) fn tick(&mut self, now: Instant) {
+        for account in 0..self.accounts.len() {
+            if !self.accounts[account].waiting.is_empty() {
+                self.settle(now, account);
+            }
+        }
+    }
+
+    /// Returns when to call [`tick`](Self::tick) if nothing happens before.
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        let lanes = self.accounts.iter().flat_map(|account| &account.waiting).flat_map(|lane| {
+            let lane = &self.lanes[*lane];
+            [lane.block.and_then(|block| block.wake), lane.queue.next_wake()]
+        });
+        lanes.flatten().min()
+    }
+
+    /// Lets go whoever can go, in order; and those that can't go in time.
+    fn settle(&mut self, now: Instant, account: AccountIx) {
+        self.give_up(now, account);
+        for &lane in &self.accounts[account].waiting {
+            self.lanes[lane].queue.unpark_due(now);
+        }
+        let lanes = &self.lanes;
+        let mut heads: BTreeSet<(Place, LaneIx)> = self.accounts[account]
+            .waiting
+            .iter()
+            .filter_map(|&lane| Some((lanes[lane].queue.head()?.0, lane)))
+            .collect();
+        let mut all = None;
+        while let Some((place, lane)) = heads.pop_first() {
+            let block = match all {
+                Some(block) => Err(block),
+                None => self.try_go(now, place.1),
+            };
+            match block {
+                Ok(()) => self.block(now, lane, None),
+                Err(block) => match block.scope {
+                    Scope::Worker => {}
+                    Scope::Model => {
+                        self.block(now, lane, Some(block));
+                        continue;
+                    }
+                    Scope::Account => {
+                        all = Some(block);
+                        self.block(now, lane, Some(block));
+                        continue;
+                    }
+                },
+            }
+            match self.lanes[lane].queue.head() {
+                Some((place, _)) => {
+                    heads.insert((place, lane));
+                }
+                None => self.block(now, lane, None),
+            }
+        }
+    }
+
+    fn block(&mut self, now: Instant, lane: LaneIx, block: Option<Block>) {
+        let lane = &mut self.lanes[lane];
+        lane.queue.blocked(now, block.map(|block| block.reason));
+        lane.block = block;
+    }
+
+    /// Lets a waiting request go, or says why it can't; one that its worker's limit holds back is
+    /// parked.
+    fn try_go(&mut self, now: Instant, id: Id) -> Result<(), Block> {
+        let Some(request) = self.requests.get(&id) else {
+            panic!("BUG: request {id} is in a queue, and nobody knows it");
+        };
+        let (lane, worker, estimate) = (request.lane, request.worker.clone(), request.estimate);
+        match self.check(now, lane, &worker, estimate) {
+            Ok(()) => {
+                let waits = self.unqueue(now, id);
+                let phase = self.send(now, lane, &worker, estimate);
+                self.requests.insert(id, Request { lane, worker, estimate, phase });
+                self.outcomes.push((id, Outcome::Go(waits)));
+                Ok(())
+            }
+            Err(block) => {
+                if block.scope == Scope::Worker {
+                    self.lanes[lane].queue.park(now, &worker, block.reason, block.wake);
+                    if let Some(worker) = worker.as_ref().and_then(|id| self.workers.get_mut(id)) {
+                        worker.parked.insert(lane);
+                    }
+                }
+                Err(block)
+            }
+        }
+    }
+
+    /// Says whether a request may go now.
+    ///
+    /// First its worker: one that waits for that must not hold up others, whatever else it would
+    /// have to wait for. Last the account, which holds up all.
+    fn check(
+        &mut self,
+        now: Instant,
+        lane: LaneIx,
+        worker: &Party,
+        estimate: Cost,
+    ) -> Result<(), Block> {
+        let lane = &mut self.lanes[lane];
+        let cost = lane.cost(estimate);
+        if let Some(worker) = worker.as_ref().and_then(|id| self.workers.get_mut(id)) {
+            worker.allowance.check(now, cost)?;
+        }
+        check_gate(&lane.gate, now, Scope::Model)?;
+        lane.window.check(now, lane.in_flight).map_err(|wake| Block {
+            reason: WaitReason::InFlight,
+            scope: Scope::Model,
+            wake,
+            until: None,
+        })?;
+        if let Some(configured) = &mut lane.configured {
+            configured.check(now, cost)?;
+        }
+        lane.server.check(now, cost)?;
+        let account = &mut self.accounts[lane.account];
+        check_gate(&account.gate, now, Scope::Account)?;
+        account.allowance.as_mut().map_or(Ok(()), |allowance| allowance.check(now, cost))
+    }
+
+    /// Takes what a request needs that may go.
+    fn send(&mut self, now: Instant, lane: LaneIx, worker: &Party, estimate: Cost) -> Phase {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let lane = &mut self.lanes[lane];
+        let cost = lane.cost(estimate);
+        lane.in_flight += 1;
+        lane.used = now;
+        lane.pending.requests += 1;
+        lane.pending.input += cost.input;
+        lane.pending.output += cost.output;
+        lane.gate.pass(seq);
+        lane.server.take(now, cost);
+        let account = &mut self.accounts[lane.account];
+        account.gate.pass(seq);
+        let worker = worker.as_ref().and_then(|id| self.workers.get_mut(id));
+        let others = [
+            lane.configured.as_mut(),
+            account.allowance.as_mut(),
+            worker.map(|worker| &mut worker.allowance),
+        ];
+        for allowance in others.into_iter().flatten() {
+            allowance.take(now, cost);
+        }
+        Phase::Sent { seq, cost, answered: false, good: false }
+    }
+
+    /// Puts what a request really cost in the place of what was taken for it.
+    fn charge(&mut self, now: Instant, id: Id, actual: Cost) {
+        let Some(Request { lane, worker, phase: Phase::Sent { cost, answered, .. }, .. }) =
+            self.requests.get_mut(&id)
+        else {
+            return;
+        };
+        let taken = std::mem::replace(cost, actual);
+        let lane = &mut self.lanes[*lane];
+        lane.pending.output += actual.output - taken.output;
+        if !*answered {
+            lane.pending.input += actual.input - taken.input;
+        }
+        lane.server.settle(now, taken, actual);
+        let worker = worker.as_ref().and_then(|id| self.workers.get_mut(id));
+        let others = [
+            lane.configured.as_mut(),
+            self.accounts[lane.account].allowance.as_mut(),
+            worker.map(|worker| &mut worker.allowance),
+        ];
+        for allowance in others.into_iter().flatten() {
+            allowance.settle(now, taken, actual);
+        }
+    }
+
+    /// Takes a request out of its queue, and returns its waits.
+    fn unqueue(&mut self, now: Instant, id: Id) -> Waits {
+        let Some(Request {
+            lane, worker, phase: Phase::Waiting { place, give_up, before }, ..
+        }) = self.requests.remove(&id)
+        else {
+            panic!("BUG: request {id} does not wait");
+        };
+        self.waiting -= 1;
+        let queue = &mut self.lanes[lane].queue;
+        let waits = queue.remove(now, place, &worker, give_up, &before);
+        if queue.is_empty() {
+            self.lanes[lane].block = None;
+            let account = self.lanes[lane].account;
+            self.accounts[account].waiting.remove(&lane);
+        }
+        waits
+    }
+
+    /// Tells those whose time is up.
+    fn give_up(&mut self, now: Instant, account: AccountIx) {
+        self.hold(account, now, |lane, worker| {
+            let reason = lane.queue.reason_of(worker).unwrap_or(WaitReason::InFlight);
+            let block = lane.block.filter(|block| block.reason == reason);
+            let scope = block.map_or(Scope::Worker, |block| block.scope);
+            (now, HeldUntil { reason, scope, until: block.and_then(|block| block.until) })
+        });
+    }
+
+    /// Tells those who would give up before what the API said is over.
+    fn hold_late(&mut self, now: Instant, account: AccountIx) {
+        let of_account = check_gate(&self.accounts[account].gate, now, Scope::Account).err();
+        self.hold(account, now, |lane, _| {
+            let of_lane = check_gate(&lane.gate, now, Scope::Model).err();
+            let until = |block: &Block| block.until;
+            let block = of_account.into_iter().chain(of_lane).max_by_key(until);
+            match block {
+                Some(Block { reason, scope, until: Some(until), .. }) => {
+                    (until, HeldUntil { reason, scope, until: Some(until) })
+                }
+                _ => (
+                    now,
+                    HeldUntil { reason: WaitReason::InFlight, scope: Scope::Model, until: None },
+                ),
+            }
+        });
+    }
+
+    /// Holds all requests of an account that give up before the instant that `judge` returns.
+    fn hold(
+        &mut self,
+        account: AccountIx,
+        now: Instant,
+        judge: impl Fn(&Lane, &Party) -> (Instant, HeldUntil),
+    ) {
+        for lane in self.accounts[account].waiting.clone() {
+            while let Some((give_up, id)) = self.lanes[lane].queue.first_to_give_up() {
+                let Some(request) = self.requests.get(&id) else {
+                    panic!("BUG: request {id} is in a queue, and nobody knows it");
+                };
+                let (until, held) = judge(&self.lanes[lane], &request.worker);
+                if give_up > until || (give_up == until && until > now) {
+                    break;
+                }
+                self.unqueue(now, id);
+                self.outcomes.push((id, Outcome::Held(held)));
+            }
+        }
+    }
+
+    fn account(&mut self, now: Instant, id: &AccountId) -> AccountIx {
+        if let Some(ix) = self.account_by_id.get(id) {
+            return *ix;
+        }
+        let limits = &self.config.account;
+        self.accounts.push(Account {
+            id: id.clone(),
+            allowance: (!limits.is_none())
+                .then(|| Allowance::configured(Scope::Account, limits, now)),
+            gate: Gate::default(),
+            waiting: BTreeSet::new(),
+        });
+        self.account_by_id.insert(id.clone(), self.accounts.len() - 1);
+        self.accounts.len() - 1
+    }
+
+    fn lane(&mut self, now: Instant, account: AccountIx, model: &Arc<str>) -> LaneIx {
+        let (class, limits) = self.config.class(model);
+        let key = (account, class);
+        if let Some(ix) = self.lane_by_class.get(&key) {
+            return *ix;
+        }
+        let lane = Lane {
+            account,
+            class: Arc::clone(&key.1),
+            configured: (!limits.is_none())
+                .then(|| Allowance::configured(Scope::Model, &limits, now)),
+            server: Allowance::unknown(now),
+            window: Window::new(now),
+            gate: Gate::default(),
+            queue: Queue::default(),
+            block: None,
+            in_flight: 0,
+            pending: Pending::default(),
+            heard: 0,
+            input: Scale::new(),
+            output: Scale::new(),
+            used: now,
+        };
+        let idle = (self.lanes.len() >= MOST_LANES).then(|| {
+            let idle = |lane: &Lane| lane.in_flight == 0 && lane.queue.is_empty();
+            let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| idle(lane));
+            lanes.min_by_key(|(_, lane)| lane.used).map(|(ix, _)| ix)
+        });
+        let ix = match idle.flatten() {
+            Some(ix) => {
+                let old = std::mem::replace(&mut self.lanes[ix], lane);
+                self.lane_by_class.remove(&(old.account, old.class));
+                ix
+            }
+            None => {
+                self.lanes.push(lane);
+                self.lanes.len() - 1
+            }
+        };
+        self.lane_by_class.insert(key, ix);
+        ix
+    }
+
+    /// Returns how things stand, for each model of each account that was used.
+    pub(crate) fn status(&mut self, now: Instant) -> Vec<LaneStatus> {
+        let mut all = Vec::new();
+        for lane in &mut self.lanes {
+            let account = &mut self.accounts[lane.account];
+            let allowances =
+                [account.allowance.as_mut(), lane.configured.as_mut(), Some(&mut lane.server)];
+            let limits = allowances.into_iter().flatten().flat_map(|it| it.status(now)).collect();
+            let shut = check_gate(&account.gate, now, Scope::Account)
+                .and_then(|()| check_gate(&lane.gate, now, Scope::Model));
+            all.push(LaneStatus {
+                account: account.id.clone(),
+                model: Arc::clone(&lane.class),
+                limits,
+                in_flight: lane.in_flight,
+                window: lane.window.size(),
+                waiting: lane.queue.len(),
+                block: lane.block.or(shut.err()),
+            });
+        }
+        all
+    }
+}
+
+/// [`PaceStatus`](super::PaceStatus) before it knows what the wall's clock shows.
+#[derive(Debug)]
+pub(crate) struct LaneStatus {
+    pub(crate) account: AccountId,
+    pub(crate) model: Arc<str>,
+    pub(crate) limits: Vec<LimitStatus>,
+    pub(crate) in_flight: u32,
+    pub(crate) window: u32,
+    pub(crate) waiting: usize,
+    pub(crate) block: Option<Block>,
+}
+
+impl Lane {
+    /// Returns what a request will cost, going by what others did.
+    fn cost(&self, estimate: Cost) -> Cost {
+        Cost {
+            input: estimate.input * self.input.factor(),
+            output: estimate.output * self.output.factor(),
+        }
+    }
+}
+
+fn check_gate(gate: &Gate, now: Instant, scope: Scope) -> Result<(), Block> {
+    gate.check(now).map_err(|shut| Block {
+        reason: shut.reason,
+        scope,
+        wake: shut.wake,
+        until: shut.told,
+    })
+}
