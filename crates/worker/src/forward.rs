@@ -253,7 +253,8 @@ impl Flow {
                 Err(error) => return Err(error),
             }
         }
-        if self.ended && !self.has_output() && !self.closed {
+        // Nothing is left to be written: else nothing would have been read.
+        if self.ended && !self.closed {
             self.closed = true;
             close()?;
         }
@@ -313,6 +314,65 @@ mod tests {
         client.shutdown(Shutdown::Write).unwrap();
         assert!(read_all(&client) == answer);
         assert!(server.join().unwrap());
+    }
+
+    /// A peer that takes, or gives, a few bytes at a time, and nothing every other time.
+    struct Fitful {
+        bytes: Vec<u8>,
+        at: usize,
+        turn: usize,
+    }
+
+    impl Fitful {
+        fn new(bytes: Vec<u8>, turn: usize) -> Self {
+            Self { bytes, at: 0, turn }
+        }
+
+        fn few(&mut self, most: usize) -> io::Result<usize> {
+            self.turn += 1;
+            match self.turn % 4 {
+                0 => Err(ErrorKind::WouldBlock.into()),
+                1 => Err(ErrorKind::Interrupted.into()),
+                _ => Ok(most.min(self.turn * 37 % 4000 + 1)),
+            }
+        }
+    }
+
+    impl Read for &mut Fitful {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let len = self.few(buf.len().min(self.bytes.len() - self.at))?;
+            buf[..len].copy_from_slice(&self.bytes[self.at..self.at + len]);
+            self.at += len;
+            Ok(len)
+        }
+    }
+
+    impl Write for &mut Fitful {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            let len = self.few(buf.len())?;
+            self.bytes.extend_from_slice(&buf[..len]);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn bytes_pass_in_whatever_pieces_they_come_and_go_and_the_end_is_passed_on_once() {
+        let mut from = Fitful::new(pattern(100_000, 13), 0);
+        let mut to = Fitful::new(Vec::new(), 2021);
+        let (mut flow, mut ends) = (Flow::new(), 0);
+        for _ in 0..1000 {
+            flow.advance(&mut from, &mut to, || {
+                ends += 1;
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert!(from.bytes == to.bytes);
+        assert!(ends == 1 && flow.closed);
     }
 
     #[test]

@@ -255,7 +255,8 @@ mod tests {
 
     #[test]
     fn name_server_is_a_hole_when_it_resolves() {
-        for (flags, count, expected) in [(0x80, 1, true), (0x83, 0, false), (0x80, 0, false)] {
+        let answers = [(0x80, 1, true), (0x83, 0, false), (0x83, 1, false), (0x80, 0, false)];
+        for (flags, count, expected) in answers {
             let server = local();
             let address = server.local_addr().unwrap();
             thread::spawn(move || {

@@ -103,6 +103,8 @@ fn attempt_runs_through_the_cli_and_its_files_and_tokens_are_reported() {
     // What the agent's commands can see has no secret of ours.
     let seen = requests[2].to_string();
     assert!(seen.contains("ANTHROPIC_API_KEY=held-by-the-gateway"));
+    // The proxy is for its commands: its own requests came to the socket all the same.
+    assert!(seen.contains("HTTPS_PROXY=http://127.0.0.1:"));
     assert!(!seen.contains("SECRET_OF_THE_WORKER"));
     assert_eq!(stage.slot.transcript("t.1").last().unwrap()["type"], "result");
 }
