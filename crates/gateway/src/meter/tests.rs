@@ -62,9 +62,11 @@ fn usage_is_read_from_the_first_and_the_last_event() {
     assert_eq!(read(all.bytes().map(|byte| [byte])), whole());
     assert_eq!(read(all.replace('\n', "\r\n").bytes().map(|byte| [byte])), whole());
     // An event without a name, after one whose name says that it has no usage.
-    let after_ping = [ping, START.split_once('\n').unwrap().1, DELTA].concat();
-    assert_eq!(read([&after_ping]), whole());
-    assert_eq!(read([after_ping.replace('\n', "\r\n")]), whole());
+    for dull in [ping, &text("hello")] {
+        let after = [dull, START.split_once('\n').unwrap().1, DELTA].concat();
+        assert_eq!(read([&after]), whole());
+        assert_eq!(read([after.replace('\n', "\r\n")]), whole());
+    }
     // Somebody on the way drops the names, the spaces, or the last blank line.
     let unnamed: String = all
         .lines()

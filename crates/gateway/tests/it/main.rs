@@ -5,6 +5,7 @@ mod answers;
 mod bodies;
 mod connections;
 mod headers;
+mod ledger;
 mod sockets;
 mod streams;
 mod support;
