@@ -181,9 +181,7 @@ impl Books {
         if day > self.today {
             self.today = day;
             // No request of an earlier day is asked for any more.
-            self.balances.retain(|account, balance| {
-                account.day().is_none_or(|of| of >= day) || balance.in_flight > 0
-            });
+            self.balances.retain(|account, _| account.day().is_none_or(|of| of >= day));
         }
     }
 
@@ -205,7 +203,7 @@ impl Books {
     pub(super) fn check(
         &mut self,
         caller: &Caller,
-        model: &Arc<str>,
+        model: &str,
         worst: Worst,
         place: Option<&mut Option<Place>>,
     ) -> Result<(), OverBudget> {
@@ -226,16 +224,11 @@ impl Books {
     }
 
     /// Returns whether a request would fit if nothing else were out.
-    fn check_alone(
-        &self,
-        account: &Account,
-        model: &Arc<str>,
-        worst: Worst,
-    ) -> Result<(), OverBudget> {
+    fn check_alone(&self, account: &Account, model: &str, worst: Worst) -> Result<(), OverBudget> {
         let scope = account.scope();
         let Some(budget) = self.budgets.get(&scope) else { return Ok(()) };
         if let (Some(limit), None) = (budget.usd, worst.usd) {
-            let (limit, model) = (Amount::Usd(limit), Arc::clone(model));
+            let (limit, model) = (Amount::Usd(limit), model.into());
             return Err(OverBudget::NoPrice { scope, limit, model });
         }
         let balance = self.balance(account);
