@@ -127,7 +127,8 @@ struct Balance {
     /// Held for those that are out.
     held: Pair,
     in_flight: u64,
-    warned: bool,
+    /// For each unit, whether it was said that most of the budget is used.
+    warned: [bool; 2],
 }
 
 /// A request that is out.
@@ -191,9 +192,13 @@ impl Books {
 
     pub(super) fn set_budget(&mut self, scope: Scope, budget: Budget) {
         let account = Account::of(&scope, self.today);
-        self.budgets.insert(scope, budget);
+        if budget == Budget::default() {
+            self.budgets.remove(&scope);
+        } else {
+            self.budgets.insert(scope, budget);
+        }
         if let Some(balance) = self.balances.get_mut(&account) {
-            balance.warned = false;
+            balance.warned = [false; 2];
         }
         self.warn(&account);
     }
@@ -402,15 +407,13 @@ impl Books {
             return;
         };
         let used = balance.spent.plus(balance.lost);
-        let much = |unit: &Unit| {
-            let used = unit.pick(used);
-            unit.limit(*budget).is_some_and(|limit| used > 0 && used * 5 >= limit * 4)
-        };
-        if let Some(unit) = UNITS.into_iter().find(much).filter(|_| !balance.warned) {
-            balance.warned = true;
-            let limit = unit.amount(unit.limit(*budget).unwrap_or(u128::MAX));
-            let used = unit.amount(unit.pick(used));
-            self.notices.push(Notice { scope, used, limit });
+        for (unit, warned) in UNITS.into_iter().zip(&mut balance.warned) {
+            let (Some(limit), used) = (unit.limit(*budget), unit.pick(used)) else { continue };
+            if !*warned && used > 0 && used * 5 >= limit * 4 {
+                *warned = true;
+                let (used, limit) = (unit.amount(used), unit.amount(limit));
+                self.notices.push(Notice { scope: scope.clone(), used, limit });
+            }
         }
     }
 

@@ -284,8 +284,11 @@ fn four_fifths_are_told_once_for_each_budget_and_day() {
     drop(ledger.reserve(&emma(), "m", worst(75, 8)).unwrap());
     let told_again = told(&mut notices);
     assert_eq!(told_again.len(), 2, "{told_again:?}");
-    ledger.set_budget(run, usd(161));
+    ledger.set_budget(run.clone(), usd(161));
     assert_eq!(told(&mut notices).len(), 1);
+    // Dollars and tokens each have their say.
+    ledger.set_budget(run, Budget { tokens: Some(12), ..usd(180) });
+    assert_eq!(told(&mut notices).len(), 2);
 }
 
 #[test]
