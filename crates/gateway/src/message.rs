@@ -94,20 +94,21 @@ impl Proxy {
         let mut place = governor.stagger.enter(account, ask.prefix, caller.priority).await;
         let mut waits = Waits::default();
         waits.add(WaitReason::Stagger, place.waited());
+        let mut want = Want {
+            account: account.clone(),
+            worker: caller.worker.clone(),
+            model: Arc::clone(&ask.model),
+            priority: caller.priority,
+            input: ask.input_estimate,
+            output: ask.max_tokens.min(OUTPUT_ESTIMATE),
+            since: arrived,
+            give_up,
+            waited: waits,
+        };
         loop {
             let credential = self.account.credential().await.map_err(stop)?;
-            let want = Want {
-                account: account.clone(),
-                worker: caller.worker.clone(),
-                model: Arc::clone(&ask.model),
-                priority: caller.priority,
-                input: ask.input_estimate,
-                output: ask.max_tokens.min(OUTPUT_ESTIMATE),
-                since: arrived,
-                give_up,
-            };
             let mut turn = governor.pace.turn(want).await.map_err(|held| stop(held.into()))?;
-            waits.add_all(turn.waited());
+            let waits = *turn.waited();
             let worst = governor.worst(&ask);
             let reserving = governor.ledger.reserve_when_free(caller, &ask.model, worst, give_up);
             let reservation = match reserving.await {
@@ -144,7 +145,8 @@ impl Proxy {
                 Err(_elapsed) => return Err((answer::silent(&self.upstream), End::Silent)),
             };
             let status = response.status();
-            if turn.answered(status, response.headers()) == Next::Again {
+            if let Next::Again(next) = turn.answered(status, response.headers()) {
+                want = *next;
                 reservation.release();
                 tracing::debug!(%caller.task, model = %ask.model, %status, "Going again.");
                 body::short(response.into_body()).await;

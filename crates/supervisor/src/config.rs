@@ -10,14 +10,14 @@ mod show;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use protocol::Limits;
 use gateway::PriceSetting;
+use protocol::Limits;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 pub use self::check::{is_alias, is_like};
-use self::file::File;
 pub use self::file::Budgets;
+use self::file::File;
 pub use self::key_source::{KeySettings, KeySource};
 pub use self::place::{Place, Placed};
 pub(crate) use self::show::Row;

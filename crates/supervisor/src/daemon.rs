@@ -78,7 +78,8 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     let grace = Duration::from_secs_f64(config.stop_grace.value);
     retire_other_runtime(&installation, &*runtime, grace).await?;
     let sockets = installation.make_sockets()?;
-    let gateways = Arc::new(Gateways::start(&installation, &config, &workers, keys, &sockets, rehearsal)?);
+    let gateways =
+        Arc::new(Gateways::start(&installation, &config, &workers, keys, &sockets, rehearsal)?);
     let (inbox, messages) = Inbox::new();
     let clock = Clock::starting_after(records.last().map_or(Time::ZERO, |record| record.at));
     let health = Health {

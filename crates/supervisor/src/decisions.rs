@@ -1,9 +1,7 @@
 //! Questions that wait for a person: what there is to know of them, and how they are answered.
 
-use std::collections::BTreeMap;
-
 use protocol::{Choice, Decision, DecisionId, DecisionKind, HoldScope, RunId, TaskError, WorkerId};
-use scheduler::{Budget, Input, Refusal, Scheduler, TaskEntry};
+use scheduler::{Budget, Input, Refusal, Scheduler};
 
 use crate::admit;
 use crate::api::types::{ApiError, DecisionView, ErrorKind};
@@ -13,14 +11,11 @@ use crate::workers::{self, Worker};
 
 /// Returns the questions that are open, in the order in which they came up: those that hold up a run,
 /// if one is asked for.
-pub fn views(
-    scheduler: &Scheduler,
-    workers: &BTreeMap<WorkerId, Worker>,
-    run: Option<RunId>,
-) -> Vec<DecisionView> {
+pub fn views(dispatcher: &Dispatcher, run: Option<RunId>) -> Vec<DecisionView> {
+    let scheduler = dispatcher.scheduler();
     let decisions = scheduler.decisions();
     let asked = decisions.filter(|d| run.is_none_or(|run| holds_up(scheduler, &d.scope, run)));
-    asked.map(|decision| view(scheduler, workers, decision)).collect()
+    asked.map(|decision| view(dispatcher, decision)).collect()
 }
 
 fn holds_up(scheduler: &Scheduler, scope: &HoldScope, run: RunId) -> bool {
@@ -34,13 +29,10 @@ fn holds_up(scheduler: &Scheduler, scope: &HoldScope, run: RunId) -> bool {
     }
 }
 
-fn view(
-    scheduler: &Scheduler,
-    workers: &BTreeMap<WorkerId, Worker>,
-    decision: &Decision,
-) -> DecisionView {
-    let budget = bound(scheduler, workers, &decision.scope);
-    let (spent_usd, spent_tokens) = spent(scheduler, &decision.scope);
+fn view(dispatcher: &Dispatcher, decision: &Decision) -> DecisionView {
+    let scheduler = dispatcher.scheduler();
+    let budget = bound(dispatcher, &decision.scope);
+    let (spent_usd, spent_tokens) = spent(dispatcher, &decision.scope);
     let error = scheduler.hold(decision.id).map(|hold| &hold.error);
     DecisionView {
         about: about(scheduler, &decision.scope),
@@ -77,11 +69,18 @@ fn hint(decision: &Decision, error: Option<&TaskError>) -> Option<String> {
     })
 }
 
-/// Returns what a scope may spend, as far as it is known here.
-fn bound(scheduler: &Scheduler, workers: &BTreeMap<WorkerId, Worker>, scope: &HoldScope) -> Budget {
+/// Returns what a scope may spend: by what somebody decided, else by what it was given, else by the
+/// configuration.
+fn bound(dispatcher: &Dispatcher, scope: &HoldScope) -> Budget {
+    let scheduler = dispatcher.scheduler();
     let budget = scheduler.budget(scope);
-    let HoldScope::Task(task) = scope else { return budget };
-    let worker = scheduler.task(task).and_then(|entry| workers.get(&entry.task.worker));
+    let HoldScope::Task(task) = scope else {
+        let in_force = dispatcher.gateways().standing(scope).budget;
+        let usd = in_force.usd.map(|usd| usd.dollars());
+        return Budget { usd: budget.usd.or(usd), tokens: budget.tokens.or(in_force.tokens) };
+    };
+    let worker = scheduler.task(task).map(|entry| &entry.task.worker);
+    let worker = worker.and_then(|worker| dispatcher.workers().get(worker));
     worker.map_or(budget, |worker| or_default(budget, worker))
 }
 
@@ -92,17 +91,14 @@ fn or_default(budget: Budget, worker: &Worker) -> Budget {
     }
 }
 
-/// Returns the dollars and the tokens that a scope has spent in attempts that are over, as far as that
-/// is known here: what belongs to a day is not.
-fn spent(scheduler: &Scheduler, scope: &HoldScope) -> (Option<f64>, Option<u64>) {
-    let entries: Vec<&TaskEntry> = match scope {
-        HoldScope::Task(task) => scheduler.task(task).into_iter().collect(),
-        HoldScope::Run(run) => scheduler.run_tasks(run).collect(),
-        HoldScope::Worker(_) | HoldScope::All => return (None, None),
-    };
-    let tokens = |entry: &&TaskEntry| entry.usage.input().saturating_add(entry.usage.output_tokens);
-    let usd = entries.iter().map(|entry| entry.cost_usd).sum();
-    (usd, Some(entries.iter().map(tokens).fold(0, u64::saturating_add)))
+/// Returns the dollars and the tokens that a scope has spent, with what is held for answers that broke off:
+/// of one task or run ever, else today. No dollars where a model had no price.
+fn spent(dispatcher: &Dispatcher, scope: &HoldScope) -> (Option<f64>, Option<u64>) {
+    let standing = dispatcher.gateways().standing(scope);
+    let sum = |worst: gateway::Worst| (worst.usd.unwrap_or_default(), worst.tokens);
+    let ((spent, tokens), (held, held_tokens)) = (sum(standing.spent), sum(standing.held));
+    let usd = (standing.unpriced == 0).then(|| (spent + held).dollars());
+    (usd, Some(tokens.saturating_add(held_tokens)))
 }
 
 /// Returns what to type to go on: with twice the present budget, where that is known.
@@ -178,7 +174,7 @@ fn check_grant(dispatcher: &Dispatcher, id: DecisionId, granted: Budget) -> Resu
         return Err(Failure::bad_input(message)
             .hint(format!("Type `{}`.", go_on(id, hold.kind, Budget::default()))));
     }
-    let budget = bound(scheduler, dispatcher.workers(), &hold.scope);
+    let budget = bound(dispatcher, &hold.scope);
     let more = |new: Option<f64>, old: Option<f64>| new.is_some_and(|n| old.is_none_or(|o| n > o));
     let more_tokens = match (granted.tokens, budget.tokens) {
         (Some(new), Some(old)) => new > old,
@@ -191,7 +187,7 @@ fn check_grant(dispatcher: &Dispatcher, id: DecisionId, granted: Budget) -> Resu
     {
         return Ok(());
     }
-    let (usd, tokens) = spent(scheduler, &hold.scope);
+    let (usd, tokens) = spent(dispatcher, &hold.scope);
     let message = match (granted == Budget::default(), figures(budget, usd, tokens)) {
         (true, None) => format!("decision {id} needs a new budget"),
         (true, Some(figures)) => format!("decision {id} needs a new budget ({figures} used)"),

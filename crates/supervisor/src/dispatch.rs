@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Attempt, Event, HoldScope, ReplicaId, RunId, TaskId, WorkerId};
+use protocol::{Attempt, DecisionId, Event, HoldScope, ReplicaId, RunId, TaskId, WorkerId};
 use scheduler::{Budget, Command, Input, Refusal, Scheduler, Step};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +23,7 @@ use brief::Brief;
 use write::Unwritten;
 
 use crate::clock::Clock;
+use crate::gateways::Gateways;
 use crate::inbox::Message;
 use crate::install::Installation;
 use crate::journal::{CommitError, Journals};
@@ -337,7 +338,22 @@ impl Dispatcher {
             },
         };
         debug!(%run, event = %Brief(&event), "Event.");
+        if let Event::DecisionMade { decision, .. } = &event {
+            self.renew_keys(*decision);
+        }
         self.journals.push(run, now, event);
+    }
+
+    /// Has the keys read again that a decision may have been about: whoever made it may have put another
+    /// one there.
+    fn renew_keys(&self, decision: DecisionId) {
+        let workers: Vec<_> = match self.scheduler.scope(decision) {
+            Some(HoldScope::Worker(worker)) => vec![worker.clone()],
+            Some(HoldScope::All) => self.workers.keys().cloned().collect(),
+            _ => return,
+        };
+        let gateways = Arc::clone(&self.surroundings.gateways);
+        tokio::spawn(async move { gateways.renew_keys(&workers).await });
     }
 
     /// Returns the run whose journal holds the decisions about a scope.
@@ -388,7 +404,7 @@ impl Dispatcher {
         match command {
             Command::SetBudget { scope } => {
                 let Budget { usd, tokens } = self.scheduler.budget(&scope);
-                self.budgets_changed(&scope, usd, tokens);
+                self.surroundings.gateways.set_budget(&scope, usd, tokens);
             }
             Command::WriteTaskFile { task } => self.write(Unwritten::Task(task)),
             Command::Publish { task } => self.write(Unwritten::Result(task)),
@@ -399,7 +415,8 @@ impl Dispatcher {
             }
             Command::Dispatch { task, attempt, replica } => match self.assignment(&task, attempt) {
                 Some(Ok((assignment, budget))) => {
-                    self.budgets_changed(&HoldScope::Task(task), budget.usd, budget.tokens);
+                    let scope = HoldScope::Task(task);
+                    self.surroundings.gateways.set_budget(&scope, budget.usd, budget.tokens);
                     self.keeper(&replica).dispatch(assignment);
                 }
                 Some(Err(error)) => {
@@ -416,13 +433,6 @@ impl Dispatcher {
             }
             Command::StopReplica { replica } => self.keeper(&replica).order(Order::Stop),
         }
-    }
-
-    /// Tells whoever bounds what is spent of a scope's budget: called for a run when it is opened, for a
-    /// task before each of its attempts, for any scope when somebody has decided on its budget or that
-    /// is over, and for all of them after a restart. Without both numbers the configuration holds.
-    fn budgets_changed(&self, scope: &HoldScope, usd: Option<f64>, tokens: Option<u64>) {
-        debug!(?scope, ?usd, ?tokens, "Budget.");
     }
 
     fn keeper(&mut self, replica: &ReplicaId) -> &Keeper {
@@ -466,6 +476,11 @@ impl Dispatcher {
     /// Returns how many bytes of a run's journal are safe.
     pub fn committed(&self, run: RunId) -> u64 {
         self.journals.committed().length(run)
+    }
+
+    /// Returns the gateways.
+    pub fn gateways(&self) -> &Gateways {
+        &self.surroundings.gateways
     }
 
     /// Returns the workers.

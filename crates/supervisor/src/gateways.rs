@@ -3,7 +3,7 @@
 mod booking;
 mod money;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -150,7 +150,8 @@ impl Gateways {
     /// Reads the keys again that can be, and gives all another chance: somebody says that something was done
     /// about those that were refused. Requests wait meanwhile.
     pub async fn renew_keys(&self, workers: &[WorkerId]) {
-        for worker in workers {
+        let mut done = BTreeSet::new();
+        for worker in workers.iter().filter(|worker| done.insert(self.keys.account(worker))) {
             let account = self.account(worker);
             let fetching = async {
                 match self.keys.reload(worker).await {

@@ -544,9 +544,7 @@ impl Work {
             self.surroundings.inbox.notice(&self.spec.replica, None);
         }
         let used = match self.attempt.take() {
-            Some(lost) => {
-                self.surroundings.gateways.used(lost.run, &lost.task, lost.attempt).await
-            }
+            Some(lost) => self.surroundings.gateways.used(lost.run, &lost.task, lost.attempt).await,
             None => None,
         };
         self.assign_gateway();

@@ -181,7 +181,7 @@ async fn status(
             }
         };
         let run = query.run.as_ref().and_then(|id| view::find_run(d.scheduler(), id));
-        let decisions = decisions::views(d.scheduler(), d.workers(), run);
+        let decisions = decisions::views(d, run);
         let (daemon, workers) = (this.health(d), view_workers(d));
         Ok(Json(StatusReport { daemon, runs, workers, decisions }))
     })
@@ -312,7 +312,7 @@ async fn open_decisions(
 ) -> Answer<Json<Vec<DecisionView>>> {
     api.look(move |d| {
         let run = query.run.map(|id| find_run(d, &id)).transpose()?;
-        Ok(Json(decisions::views(d.scheduler(), d.workers(), run)))
+        Ok(Json(decisions::views(d, run)))
     })
     .await?
 }

@@ -41,7 +41,8 @@ impl Gateways {
     /// Returns what an attempt that is over used; `None` when it asked the model for nothing.
     pub async fn used(&self, run: RunId, task: &TaskId, attempt: Attempt) -> Option<Used> {
         let totals = self.totals(run, task, attempt).await;
-        let cost = if self.rehearsal { Some(0.0) } else { totals.cost().map(|cost| cost.dollars()) };
+        let cost =
+            if self.rehearsal { Some(0.0) } else { totals.cost().map(|cost| cost.dollars()) };
         let used = Used { usage: totals.sums.tokens.into(), cost_usd: cost };
         (totals.sums.requests > 0).then_some(used)
     }

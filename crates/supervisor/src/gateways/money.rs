@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use gateway::{Budget, Scope, Usd};
-use protocol::{HoldScope, WorkerId};
-use scheduler::Scheduler;
+use gateway::{Budget, Scope, Standing, Usd};
+use protocol::{HoldScope, RunId, WorkerId};
 
 use super::Gateways;
 use crate::config::Config;
@@ -15,17 +14,15 @@ use crate::workers::Worker;
 pub(super) struct Defaults {
     day: Budget,
     run: Budget,
-    /// Of each worker: of one task, and in a day.
-    workers: BTreeMap<WorkerId, (Budget, Budget)>,
+    /// Of each worker, in a day.
+    workers: BTreeMap<WorkerId, Budget>,
 }
 
 impl Defaults {
     pub(super) fn of(config: &Config, workers: &BTreeMap<WorkerId, Worker>) -> Self {
         let budgets = &config.budgets;
         let of = |worker: &Worker| {
-            let config = &worker.config;
-            let task = budget(config.budget_usd, config.budget_tokens);
-            (task, budget(config.budget_usd_per_day, config.budget_tokens_per_day))
+            budget(worker.config.budget_usd_per_day, worker.config.budget_tokens_per_day)
         };
         Self {
             day: Budget { usd: budgets.usd_per_day, tokens: budgets.tokens_per_day },
@@ -43,41 +40,48 @@ impl Gateways {
     /// Sets the budgets of a day as the configuration has them.
     pub(super) fn set_daily_budgets(&self) {
         self.set(Scope::Day, self.defaults.day);
-        for (worker, (_, day)) in &self.defaults.workers {
+        for (worker, day) in &self.defaults.workers {
             self.set(Scope::Worker(worker.clone()), *day);
         }
     }
 
-    /// Sets what a scope may spend: by what somebody decided, else by what the task or the run was given,
-    /// else by the configuration.
-    pub fn set_budget(&self, scheduler: &Scheduler, scope: &HoldScope) {
-        let (scope, given, default) = match scope {
-            HoldScope::Task(task) => {
-                let worker = scheduler.task(task).map(|entry| &entry.task.worker);
-                let defaults = worker.and_then(|worker| self.defaults.workers.get(worker));
-                let default = defaults.map(|(task, _)| *task).unwrap_or_default();
-                (Scope::Task(task.clone()), scheduler.budget(scope), default)
-            }
+    /// Sets what a scope may spend. What is not given is as the configuration has it.
+    pub fn set_budget(&self, scope: &HoldScope, usd: Option<f64>, tokens: Option<u64>) {
+        let default = match scope {
+            // The worker's default is in what is given.
+            HoldScope::Task(_) => Budget::default(),
             // Nothing bounds the standing run: it never ends.
-            HoldScope::Run(protocol::RunId::Adhoc) => return,
-            HoldScope::Run(run) => (Scope::Run(*run), scheduler.budget(scope), self.defaults.run),
+            HoldScope::Run(RunId::Adhoc) => return,
+            HoldScope::Run(_) => self.defaults.run,
             HoldScope::Worker(worker) => {
-                let defaults = self.defaults.workers.get(worker);
-                let default = defaults.map(|(_, day)| *day).unwrap_or_default();
-                (Scope::Worker(worker.clone()), scheduler.budget(scope), default)
+                self.defaults.workers.get(worker).copied().unwrap_or_default()
             }
-            HoldScope::All => (Scope::Day, scheduler.budget(scope), self.defaults.day),
+            HoldScope::All => self.defaults.day,
         };
-        let given = budget(given.usd, given.tokens);
+        let given = budget(usd, tokens);
         let budget =
             Budget { usd: given.usd.or(default.usd), tokens: given.tokens.or(default.tokens) };
-        self.set(scope, budget);
+        self.set(scope_of(scope), budget);
+    }
+
+    /// Returns how a scope stands: one of all, or of a worker, today.
+    pub fn standing(&self, scope: &HoldScope) -> Standing {
+        self.gateway.ledger().standing(&scope_of(scope))
     }
 
     fn set(&self, scope: Scope, budget: Budget) {
         // In a rehearsal nothing is billed, whatever its prices would be.
         let usd = budget.usd.filter(|_| !self.rehearsal);
         self.gateway.ledger().set_budget(scope, Budget { usd, ..budget });
+    }
+}
+
+fn scope_of(scope: &HoldScope) -> Scope {
+    match scope {
+        HoldScope::Task(task) => Scope::Task(task.clone()),
+        HoldScope::Run(run) => Scope::Run(*run),
+        HoldScope::Worker(worker) => Scope::Worker(worker.clone()),
+        HoldScope::All => Scope::Day,
     }
 }
 

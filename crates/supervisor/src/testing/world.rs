@@ -305,7 +305,7 @@ impl Daemon {
 
     /// Returns the questions that are open.
     pub(crate) async fn decisions(&self) -> Vec<DecisionView> {
-        self.ask(|d| decisions::views(d.scheduler(), d.workers(), None)).await
+        self.ask(|d| decisions::views(d, None)).await
     }
 
     /// Answers a question as the API does.

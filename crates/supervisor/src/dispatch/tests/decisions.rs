@@ -231,7 +231,7 @@ async fn questions_of_a_run_are_those_that_hold_it_up() {
     let (a, b) = (name(&daemon, run, "a").await, name(&daemon, run, "b").await);
     let of = async |run: RunId| {
         daemon
-            .ask(move |d| crate::decisions::views(d.scheduler(), d.workers(), Some(run)))
+            .ask(move |d| crate::decisions::views(d, Some(run)))
             .await
             .into_iter()
             .map(|view| view.decision.id.to_string())
