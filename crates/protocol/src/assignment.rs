@@ -1,5 +1,7 @@
 //! The assignment: what a worker finds in its slot for one attempt.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,26 @@ use crate::{Attempt, SessionId, Status, Task, TaskId, TaskKind, Token, Usage, Wo
 
 /// The file in an attempt's folder that asks the worker to stop; its text says why.
 pub const CANCEL_FILE: &str = "cancel";
+
+/// The file in a gateway's folder that says where the gateway is, for a worker that can't be given a socket.
+pub const DOOR_FILE: &str = "door.json";
+
+/// Where a gateway listens for one replica, and what that has to show there: [`DOOR_FILE`].
+///
+/// Written by the supervisor each time that it listens: the address may be another then, the secret is not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// The address.
+    pub address: SocketAddr,
+    /// The replica's secret, of ASCII letters and digits.
+    pub secret: String,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("address", &self.address).finish_non_exhaustive()
+    }
+}
 
 /// A host that no worker may reach, and that a worker asks its gateway for at its start, to be refused: no
 /// name ends so (RFC 2606).

@@ -23,8 +23,8 @@ pub mod untrusted;
 mod worker_config;
 
 pub use assignment::{
-    AgentSpec, Assignment, CANCEL_FILE, Driver, Input, OutputContract, SELF_TEST_HOST, SessionPlan,
-    UNFIT, UNFIT_CODE,
+    AgentSpec, Assignment, CANCEL_FILE, DOOR_FILE, Door, Driver, Input, OutputContract,
+    SELF_TEST_HOST, SessionPlan, UNFIT, UNFIT_CODE,
 };
 pub use decision::{
     Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,

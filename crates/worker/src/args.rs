@@ -30,6 +30,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOCKET", default_value = "/run/gateway/gateway.sock")]
     pub(crate) gateway: PathBuf,
 
+    /// The file that says at which port the gateway is, where there is no socket
+    #[arg(long, value_name = "FILE", conflicts_with = "gateway")]
+    pub(crate) door: Option<PathBuf>,
+
     /// The Claude Code CLI
     #[arg(long, value_name = "PATH", default_value = "claude")]
     pub(crate) claude: PathBuf,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::child::Program;
 use crate::environment;
+use crate::gateway::Gateway;
 use crate::paths::Paths;
 use crate::session::Session;
 use crate::slot::Place;
@@ -65,12 +66,26 @@ pub(crate) fn program(
         TaskError::new(FailureKind::WorkerLost, message)
     })?;
     let mut defaults = DEFAULTS.to_vec();
+    let (loopback, secret);
     let mut fixed: Vec<(&str, &OsStr)> = vec![
-        ("ANTHROPIC_UNIX_SOCKET", paths.gateway.as_os_str()),
-        ("ANTHROPIC_BASE_URL", OsStr::new(BASE_URL)),
         ("CLAUDE_CONFIG_DIR", paths.config_dir.as_os_str()),
         ("CLAUDE_CODE_TMPDIR", paths.scratch.as_os_str()),
     ];
+    match &paths.gateway {
+        Gateway::Socket(path) => fixed.extend([
+            ("ANTHROPIC_UNIX_SOCKET", path.as_os_str()),
+            ("ANTHROPIC_BASE_URL", OsStr::new(BASE_URL)),
+        ]),
+        // By our own port, which finds the gateway also after a restart of the supervisor.
+        gateway @ Gateway::Port { .. } => {
+            loopback = format!("http://127.0.0.1:{}", paths.proxy);
+            secret = gateway.header().unwrap_or_default();
+            fixed.extend([
+                ("ANTHROPIC_BASE_URL", OsStr::new(&loopback)),
+                ("ANTHROPIC_CUSTOM_HEADERS", OsStr::new(&secret)),
+            ]);
+        }
+    }
     if !assignment.agent.own_login {
         defaults.push(NO_ATTRIBUTION);
         fixed.push(("ANTHROPIC_API_KEY", OsStr::new(NO_KEY)));
@@ -232,7 +247,7 @@ mod tests {
             results: "/results".into(),
             workspace: "/workspace".into(),
             config_dir: "/config".into(),
-            gateway: "/run/g.sock".into(),
+            gateway: Gateway::Socket("/run/g.sock".into()),
             proxy: 3128,
             claude: "claude".into(),
             home: None,

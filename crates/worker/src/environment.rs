@@ -60,7 +60,7 @@ pub(crate) fn of(
     }
     // In both spellings: curl reads only the small `http_proxy`, others only the large names. The CLI's
     // own requests go to its socket all the same.
-    let proxy = format!("http://127.0.0.1:{}", paths.proxy);
+    let proxy = paths.gateway.proxy_url(paths.proxy);
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
         set(name, OsStr::new(&proxy));
     }

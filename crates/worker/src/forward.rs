@@ -11,12 +11,13 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStr
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::geteuid;
+
+use crate::gateway::Gateway;
 
 /// The port in a container, where all ports are ours: that of Squid, which stands for a proxy.
 pub(crate) const PORT: u16 = 3128;
@@ -38,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Forwarder {
     listener: TcpListener,
     port: u16,
-    gateway: PathBuf,
+    gateway: Gateway,
     /// Whether others use this loopback, too.
     shared: bool,
 }
@@ -49,7 +50,7 @@ impl Forwarder {
     /// # Errors
     ///
     /// That there is no loopback, or that the port is taken.
-    pub(crate) fn bind(gateway: PathBuf, shared: bool) -> io::Result<Self> {
+    pub(crate) fn bind(gateway: Gateway, shared: bool) -> io::Result<Self> {
         let port = if shared { 0 } else { PORT };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
@@ -123,7 +124,7 @@ impl Forwarder {
             return Ok(None);
         }
         client.set_nonblocking(true)?;
-        let gateway = match UnixStream::connect(&self.gateway) {
+        let gateway = match self.gateway.connect() {
             Ok(gateway) => gateway,
             Err(error) => {
                 tracing::warn!(%error, "The gateway can't be reached.");
@@ -273,7 +274,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("g.sock");
         let gateway = UnixListener::bind(&socket).unwrap();
-        let forwarder = Forwarder::bind(socket, true).unwrap();
+        let forwarder = Forwarder::bind(Gateway::Socket(socket), true).unwrap();
         let port = forwarder.port();
         forwarder.start().unwrap();
         (dir, gateway, port)

@@ -16,6 +16,7 @@ mod delivery;
 mod environment;
 mod failure;
 mod forward;
+mod gateway;
 mod lines;
 mod oom;
 mod paths;

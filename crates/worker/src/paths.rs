@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, getpid};
 
 use crate::args::Args;
+use crate::gateway::Gateway;
 
 /// The folders and files of a worker; absolute.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub(crate) struct Paths {
     pub(crate) results: PathBuf,
     pub(crate) workspace: PathBuf,
     pub(crate) config_dir: PathBuf,
-    pub(crate) gateway: PathBuf,
+    pub(crate) gateway: Gateway,
     /// The port of the way to other hosts, on the loopback.
     pub(crate) proxy: u16,
     pub(crate) claude: PathBuf,
@@ -27,7 +28,7 @@ pub(crate) struct Paths {
 
 impl Paths {
     /// Returns the paths of that command line, and makes a scratch folder where there is none.
-    pub(crate) fn new(args: &Args, proxy: u16) -> io::Result<Self> {
+    pub(crate) fn new(args: &Args, gateway: Gateway, proxy: u16) -> io::Result<Self> {
         // The agent runs in another folder than we do, and gets these paths.
         let absolute = |path: &Path| std::path::absolute(path);
         // A bare name is looked for in the PATH.
@@ -37,7 +38,7 @@ impl Paths {
             results: absolute(&args.results)?,
             workspace: absolute(&args.workspace)?,
             config_dir: absolute(&args.config_dir)?,
-            gateway: absolute(&args.gateway)?,
+            gateway,
             proxy,
             claude: if is_name { args.claude.clone() } else { absolute(&args.claude)? },
             home: args.home.as_deref().map(absolute).transpose()?,

@@ -7,13 +7,13 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use protocol::SELF_TEST_HOST;
 use rustix::io::Errno;
 
+use crate::gateway::Gateway;
 use crate::paths::Paths;
 use crate::service::Fault;
 use crate::signals::Signals;
@@ -74,7 +74,9 @@ pub(crate) enum Failure {
 /// See [`Failure`].
 pub(crate) fn run(paths: &Paths, walls: bool, signals: &Signals) -> Result<(), Failure> {
     let began = Instant::now();
-    if walls && let Some(hole) = hole(&OUTSIDE, &resolv_conf()) {
+    // On a network that has an end, a packet may be sent, and comes to nothing.
+    let routed = matches!(paths.gateway, Gateway::Port { .. });
+    if walls && let Some(hole) = hole(&OUTSIDE, &resolv_conf(), routed) {
         let why = format!("the network can be reached from its container: {hole}");
         return Err(Failure::Fault(Fault::Unfit(why)));
     }
@@ -103,18 +105,30 @@ pub(crate) fn run(paths: &Paths, walls: bool, signals: &Signals) -> Result<(), F
 }
 
 /// Returns the way out that there is, if there is one.
-fn hole(outside: &[SocketAddr], resolv_conf: &str) -> Option<String> {
-    let reached = outside.iter().find_map(|address| reaches(*address));
-    reached.or_else(|| name_servers(resolv_conf).into_iter().find_map(resolves))
+fn hole(outside: &[SocketAddr], resolv_conf: &str, routed: bool) -> Option<String> {
+    // At the same time, for those that are waited for.
+    thread::scope(|scope| {
+        let mut probes: Vec<_> = Vec::new();
+        for &address in outside {
+            probes.push(scope.spawn(move || reaches(address, routed)));
+        }
+        for server in name_servers(resolv_conf) {
+            probes.push(scope.spawn(move || resolves(server)));
+        }
+        let untold = |_| Some("BUG: a probe of the self-test ended early".to_owned());
+        probes.into_iter().find_map(|probe| probe.join().unwrap_or_else(untold))
+    })
 }
 
-/// Says how an address can be reached, if it can. What can't be told counts as if it could.
-fn reaches(address: SocketAddr) -> Option<String> {
+/// Says how an address can be reached, if it can: by a route, unless there may be one (`routed`), or by an
+/// answer. What can't be told counts as if it could.
+fn reaches(address: SocketAddr, routed: bool) -> Option<String> {
     let no_way = |error: &io::Error| {
         Errno::from_io_error(error).is_some_and(|errno| NO_WAY.contains(&errno))
     };
     // This only asks for the route: nothing is sent.
     match bound_like(address).and_then(|socket| socket.connect(address)) {
+        Ok(()) if routed => {}
         Ok(()) => return Some(format!("there is a route to {address}")),
         Err(error) if no_way(&error) => {}
         Err(error) => return Some(format!("a route to {address} can't be excluded: {error}")),
@@ -123,6 +137,7 @@ fn reaches(address: SocketAddr) -> Option<String> {
     match TcpStream::connect_timeout(&address, MOMENT) {
         Ok(_) => Some(format!("{address} answers")),
         Err(error) if no_way(&error) => None,
+        Err(error) if routed && error.kind() == io::ErrorKind::TimedOut => None,
         Err(error) => Some(format!("a connection to {address} can't be excluded: {error}")),
     }
 }
@@ -197,11 +212,12 @@ enum WayOut {
 /// API is behind it.
 fn way_out(paths: &Paths) -> Result<(), WayOut> {
     let away = |what: &str, error: &io::Error| WayOut::Away(format!("{what}: {error}"));
-    let socket = UnixStream::connect(&paths.gateway)
-        .map_err(|error| away(&paths.gateway.display().to_string(), &error))?;
-    let hello = "HEAD /api/hello HTTP/1.1\r\nhost: gateway\r\n\r\n";
+    let socket = paths.gateway.connect().map_err(|error| away("the gateway", &error))?;
+    let header = |header: Option<String>| header.map(|h| format!("{h}\r\n")).unwrap_or_default();
+    let secret = header(paths.gateway.header());
+    let hello = format!("HEAD /api/hello HTTP/1.1\r\nhost: gateway\r\n{secret}\r\n");
     let limits = [socket.set_read_timeout(Some(ANSWER)), socket.set_write_timeout(Some(ANSWER))];
-    let status = limits.into_iter().collect::<io::Result<()>>().and_then(|()| ask(&socket, hello));
+    let status = limits.into_iter().collect::<io::Result<()>>().and_then(|()| ask(&socket, &hello));
     match status.map_err(|error| away("the model's API", &error))? {
         200..=299 => {}
         other => return Err(WayOut::Away(format!("the model's API answers with {other}"))),
@@ -209,7 +225,8 @@ fn way_out(paths: &Paths) -> Result<(), WayOut> {
     let port = TcpStream::connect((Ipv4Addr::LOCALHOST, paths.proxy))
         .map_err(|error| away("the loopback", &error))?;
     let host = format!("{SELF_TEST_HOST}:443");
-    let connect = format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let secret = header(paths.gateway.proxy_header());
+    let connect = format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n{secret}\r\n");
     let limits = [port.set_read_timeout(Some(ANSWER)), port.set_write_timeout(Some(ANSWER))];
     let status = limits.into_iter().collect::<io::Result<()>>().and_then(|()| ask(&port, &connect));
     match status.map_err(|error| away("the way to other hosts", &error))? {
@@ -236,6 +253,8 @@ fn ask(mut stream: impl Read + Write, request: &str) -> io::Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     fn local() -> UdpSocket {
@@ -247,10 +266,15 @@ mod tests {
 
     #[test]
     fn what_has_a_route_is_a_hole_also_where_nobody_answers() {
-        assert_eq!(hole(&[NOWHERE], ""), None);
+        assert_eq!(hole(&[NOWHERE], "", false), None);
         let silent = local().local_addr().unwrap();
-        let hole = hole(&[NOWHERE, silent], "").unwrap();
+        let hole = hole(&[NOWHERE, silent], "", false).unwrap();
         assert_eq!(hole, format!("there is a route to {silent}"));
+        // Where there may be a route, an answer is a hole, and be it a refusal.
+        let open = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for address in [silent, open.local_addr().unwrap()] {
+            assert!(reaches(address, true).is_some(), "{address}");
+        }
     }
 
     #[test]

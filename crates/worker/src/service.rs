@@ -15,6 +15,7 @@ use rustix::process::{Pid, getpid};
 use crate::args::Args;
 use crate::attempt::{self, Worker};
 use crate::forward::Forwarder;
+use crate::gateway::Gateway;
 use crate::paths::Paths;
 use crate::process::{self, Processes};
 use crate::signals::Signals;
@@ -86,9 +87,10 @@ impl From<String> for Fault {
 ///
 /// See [`Fault`].
 pub(crate) fn run(args: &Args) -> Result<End, Fault> {
-    let way_out = Forwarder::bind(args.gateway.clone(), args.no_walls)
+    let gateway = Gateway::new(args).map_err(|e| format!("can't find its gateway: {e}"))?;
+    let way_out = Forwarder::bind(gateway.clone(), args.no_walls)
         .map_err(|e| Fault::Unfit(format!("it has no loopback for its way out: {e}")))?;
-    let paths = Paths::new(args, way_out.port())
+    let paths = Paths::new(args, gateway, way_out.port())
         .map_err(|e| format!("can't make the scratch folder: {e}"))?;
     let signals = Signals::catch().map_err(|e| format!("can't catch signals: {e}"))?;
     let processes = Processes::reap().map_err(|e| format!("can't reap processes: {e}"))?;
