@@ -251,8 +251,7 @@ impl Core {
                 return Asked::Go(id);
             }
         }
-        // Its place must not be before its time: those that come after it could never pass.
-        let place = place(want.since.min(now), want.priority, id);
+        let place = place(want.since, want.priority, id);
         let queue = &mut self.lanes[lane].queue;
         let before = queue.insert(now, place, &worker, want.give_up);
         self.waiting += 1;
@@ -330,7 +329,7 @@ impl Core {
         }
         let need = Cost { input: cost.input.max(estimate.input), ..cost };
         let mut again = estimate.input;
-        if let Some(rejected) = &told.rejected {
+        if let Some(rejected) = told.rejected.as_ref().filter(|_| status == 429) {
             // Subscriptions are limited over all models, apart from some windows of one family.
             let wait = rejected.reset.or(told.retry_after);
             let gate = if rejected.is_of(&lane.class) { &mut lane.gate } else { &mut account.gate };

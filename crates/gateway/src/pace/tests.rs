@@ -217,7 +217,7 @@ async fn worker_at_its_limit_holds_up_no_other() {
     };
     let pace = pace(config);
     let now = Instant::now();
-    let _one = go(&pace, want(now)).await;
+    let one = go(&pace, want(now)).await;
     let first = pace.clone();
     let urgent = Want { priority: Priority::High, ..want(now) };
     let waiting = tokio::spawn(async move { first.turn(urgent).await.map(drop) });
@@ -233,6 +233,9 @@ async fn worker_at_its_limit_holds_up_no_other() {
     assert_eq!(now.elapsed().as_secs(), 30);
     assert_eq!(paul.waited().of(WaitReason::Requests).as_secs(), 30);
     assert!(!waiting.is_finished());
+    drop(one);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(now.elapsed().as_secs(), 30);
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,20 +378,25 @@ async fn answer_that_was_overtaken_and_nonsense_raise_nothing() {
     for _ in 0..4 {
         turns.push(go(&pace, want(now)).await);
     }
-    let mut tell = |turn: usize, limit: &str, remaining: &str| {
+    let mut tell = |turn: usize, limit: &str, remaining: &str, status| {
         let lines = [
             ("anthropic-ratelimit-input-tokens-limit", limit),
             ("anthropic-ratelimit-input-tokens-remaining", remaining),
         ];
-        let _ = turns[turn].answered(StatusCode::OK, &headers(&lines));
+        let _ = turns[turn].answered(status, &headers(&lines));
         let limits = pace.status().remove(0).limits;
         limits.first().map(|limit| (limit.limit, limit.left))
     };
-    assert_eq!(tell(0, "many", "-1"), None);
+    let ok = StatusCode::OK;
+    assert_eq!(tell(0, "many", "-1", ok), None);
     // Two others are on their way and may not be in it.
-    assert_eq!(tell(2, "60000", "20000"), Some((60_000, 20_000)));
-    assert_eq!(tell(1, "60000", "50000"), Some((60_000, 20_000)));
-    assert_eq!(tell(3, "60000", "50000"), Some((60_000, 50_000)));
+    assert_eq!(tell(2, "60000", "20000", ok), Some((60_000, 20_000)));
+    assert_eq!(tell(1, "60000", "50000", ok), Some((60_000, 20_000)));
+    assert_eq!(tell(1, "60000", "10000", ok), Some((60_000, 20_000)));
+    // A refusal is news, but raises nothing either: only what was taken for it comes back.
+    let refused = tell(1, "60000", "50000", StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused, Some((60_000, 21_000)));
+    assert_eq!(tell(3, "60000", "50000", ok), Some((60_000, 50_000)));
 }
 
 /// The API asks for time: nothing goes to that model, and everything to others.
@@ -544,16 +552,70 @@ async fn refusal_that_names_a_limit_leaves_the_number_in_flight_alone() {
             ("anthropic-ratelimit-input-tokens-remaining", remaining),
         ]
     };
-    for (remaining, window, waited) in [("0", 16, 3.0), ("30000", 11, 0.25)] {
+    // A bucket that is full refuses nobody, however large the request is.
+    let cases = [(3_000, "0", 16, 3.0), (3_000, "30000", 11, 0.25), (70_000, "60000", 11, 0.25)];
+    for (input, remaining, window, waited) in cases {
         let pace = pace(PaceConfig::default());
         let now = Instant::now();
-        let mut turn = go(&pace, Want { input: 3_000, ..want(now) }).await;
+        let mut turn = go(&pace, Want { input, ..want(now) }).await;
         let same = again(&mut turn, 429, &told(remaining));
         assert_eq!(pace.status()[0].window, window, "{remaining}");
         let turn = pace.turn(same).await.unwrap();
         let wait = turn.waited().total().as_secs_f64();
         assert!(wait >= waited && wait < waited * 1.1 + 10.0, "{wait} {remaining}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn prompt_that_may_not_be_in_the_cache_goes_when_there_is_room_for_all_of_it() {
+    let pace = pace(PaceConfig::default());
+    let told = |remaining: &'static str| {
+        headers(&[
+            ("anthropic-ratelimit-input-tokens-limit", "60000"),
+            ("anthropic-ratelimit-input-tokens-remaining", remaining),
+        ])
+    };
+    let of = |input| Want { input, ..want(Instant::now()) };
+    // Nearly all of most prompts is read from the cache.
+    for _ in 0..30 {
+        let mut turn = go(&pace, of(20_000)).await;
+        let _ = turn.answered(StatusCode::OK, &told("60000"));
+        turn.settle(&Tokens { input: 200, output: 1, ..Tokens::default() });
+    }
+    let _ = go(&pace, of(20_000)).await.answered(StatusCode::OK, &told("30000"));
+    // This one goes, and as long as it is not known what it was, the next may not fit beside it.
+    let mut first = go(&pace, of(20_000)).await;
+    assert!(waits(&pace, of(20_000)).await);
+    let _ = first.answered(StatusCode::OK, &told("29000"));
+    let mut second = go(&pace, of(20_000)).await;
+    let _ = second.answered(StatusCode::OK, &told("28000"));
+    // A twentieth stays unused, and one that is larger than it looks asks for what the API asks for.
+    assert!(waits(&pace, of(26_000)).await);
+    let mut third = go(&pace, of(20_000)).await;
+    let mut lines = told("19000");
+    lines.insert("retry-after", "10".parse().unwrap());
+    let Next::Again(again) = third.answered(StatusCode::TOO_MANY_REQUESTS, &lines) else {
+        panic!("it should go again");
+    };
+    assert_eq!(again.input, 29_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn most_of_max_tokens_is_not_written_and_is_not_taken_either() {
+    let limits = Limits { output_tokens_per_minute: Some(100_000), ..Limits::default() };
+    let pace = of_account(limits);
+    let mut taken = Vec::new();
+    for _ in 0..30 {
+        let left = || pace.status().first().map_or(100_000, |lane| lane.limits[0].left);
+        let before = left();
+        let mut turn = go(&pace, Want { output: 32_000, ..want(Instant::now()) }).await;
+        taken.push(before - left());
+        good(&mut turn);
+        turn.settle(&Tokens { input: 1, output: 320, ..Tokens::default() });
+        sleep(MINUTE).await;
+    }
+    assert_eq!(taken[0], 32_000);
+    assert!((320..500).contains(&taken[29]), "{taken:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,6 +35,8 @@ pub(crate) struct Told {
     pub(crate) output: Option<Count>,
     pub(crate) tokens: Option<Count>,
     pub(crate) retry_after: Option<Duration>,
+    ///
+    /// Says something only beside a 429: what is used beyond the limit may be paid for, and is answered.
     pub(crate) rejected: Option<Rejected>,
     /// The API says that the same request would be refused again.
     pub(crate) hopeless: bool,
