@@ -55,9 +55,9 @@ impl Log {
         if whole < bytes.len() {
             let torn = &bytes[whole..];
             tracing::warn!(ledger = %path.display(), bytes = torn.len(), "Cut off an unfinished line.");
-            atomic_file::replace(&path.with_extension("torn"), torn, Durability::Volatile)
-                .and_then(|()| file.set_len(whole as u64))
-                .map_err(failed)?;
+            // For whoever wants to know. It may be a full disk that tore the line.
+            let _ = atomic_file::replace(&path.with_extension("torn"), torn, Durability::Volatile);
+            file.set_len(whole as u64).map_err(failed)?;
         }
         let mut log = Self {
             path: Some(path.to_owned()),
