@@ -397,6 +397,30 @@ fn books_are_the_same_after_opening_again_and_after_being_made_small() {
 }
 
 #[test]
+fn a_file_that_has_grown_is_made_small_by_the_next_sync() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::new());
+    let path = dir.path().join("ledger.jsonl");
+    let size = || fs::metadata(&path).unwrap().len();
+    let ledger = open(&path, &hands);
+    let reason = "x".repeat(1 << 10);
+    let settle = |ledger: &Ledger| {
+        let waits = [(reason.clone(), 1)].into();
+        let out = ledger.reserve(&emma(), "m", worst(1, 1)).unwrap();
+        out.settle(Spent { waits, ..spent(1, 1) });
+    };
+    (0..20).for_each(|_| settle(&ledger));
+    let large = size();
+    // Opened again it is what it was.
+    let ledger = open(&path, &hands);
+    ledger.sync().unwrap();
+    assert_eq!(size(), large);
+    (0..20).for_each(|_| settle(&ledger));
+    ledger.sync().unwrap();
+    assert!(size() < 2 << 10);
+    assert_eq!(standing(&open(&path, &hands), &Scope::Day), [(40, 40), (0, 0)]);
+}
+
+#[test]
 fn requests_of_several_lives_are_not_taken_for_each_other() {
     let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::new());
     let path = dir.path().join("ledger.jsonl");

@@ -61,6 +61,9 @@ fn lines_of_version_1_are_read() {
     let mut again = Vec::new();
     lines.iter().for_each(|line| line.write(&mut again));
     assert_eq!((String::from_utf8(again).unwrap(), log.length), (text.clone(), text.len() as u64));
+    // From here it may grow, however often it is opened.
+    let small = text.find("{\"reserved").unwrap();
+    assert_eq!(log.small, small as u64);
 }
 
 #[test]
