@@ -1,6 +1,7 @@
 //! What a request to the model asks for, read from its body without copying what it says.
 
 mod blocks;
+mod content;
 mod reader;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -51,8 +52,9 @@ pub(crate) struct Ask {
     pub(crate) fast: bool,
     /// Whether anything is to be cached for longer than five minutes, which costs more.
     pub(crate) long_lived: bool,
-    /// Whether a tool is offered that the API runs by itself. What such a tool reads is billed, too,
-    /// and has no bound that can be known before: then [`input_bound`](Self::input_bound) is none.
+    /// Whether a tool is offered that the API runs by itself, such as its web search. What that one
+    /// reads is billed, too, and cannot be known before: [`input_bound`](Self::input_bound) is
+    /// without it.
     pub(crate) server_tools: bool,
     /// No more input tokens than this, however it is cached.
     ///

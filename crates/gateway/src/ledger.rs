@@ -131,6 +131,7 @@ struct Shared {
 struct State {
     books: Books,
     log: Log,
+    /// The number of the next request. It is its own within the file.
     next: u64,
 }
 
@@ -205,7 +206,7 @@ impl Ledger {
         model: &str,
         worst: Worst,
     ) -> Result<Reservation, Refused> {
-        self.try_reserve(caller, &head(model, MAX_MODEL).into(), worst, None)
+        self.try_reserve(caller, model, worst, None)
     }
 
     /// Like [`reserve`](Self::reserve), but waits until `give_up` for what may pass: first come, first
@@ -225,14 +226,13 @@ impl Ledger {
         worst: Worst,
         give_up: Instant,
     ) -> Result<Reservation, Refused> {
-        let model = head(model, MAX_MODEL).into();
         let mut queued = Queued { shared: &self.0, place: None };
         loop {
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            let refused = match self.try_reserve(caller, &model, worst, Some(&mut queued.place)) {
+            let refused = match self.try_reserve(caller, model, worst, Some(&mut queued.place)) {
                 Ok(reservation) => return Ok(reservation),
                 Err(refused) => refused,
             };
@@ -250,16 +250,17 @@ impl Ledger {
     fn try_reserve(
         &self,
         caller: &Caller,
-        model: &Arc<str>,
+        model: &str,
         worst: Worst,
         place: Option<&mut Option<Place>>,
     ) -> Result<Reservation, Refused> {
+        let model = head(model, MAX_MODEL);
         let mut state = self.0.lock();
         let now = (self.0.clock)();
         state.books.turn_to(Day::of(now));
         state.books.check(caller, model, worst, place)?;
         let (id, day) = (state.next, state.books.today());
-        let out = Out { caller: caller.clone(), day, model: Arc::clone(model), worst };
+        let out = Out { caller: caller.clone(), day, model: model.into(), worst };
         if let Err(source) = state.log.promise(&Line::reserved(id, day.begin().max(now), &out)) {
             return Err(Refused::Unwritable { path: state.log.path().to_owned(), source });
         }
@@ -292,10 +293,7 @@ impl State {
     /// Books what a line says. Returns false when it can't be.
     fn replay(&mut self, line: Line) -> bool {
         match line {
-            Line::Ledger { next, .. } => {
-                self.next = next;
-                true
-            }
+            Line::Ledger { .. } => true,
             Line::Sum(line) => {
                 self.books.book(line.into());
                 true
@@ -312,13 +310,12 @@ impl State {
     }
 
     fn make_small(&mut self) -> io::Result<()> {
-        let Self { books, log, next } = self;
+        let Self { books, log, .. } = self;
         books.forget_before(books.today().minus(KEPT_DAYS));
         let all = Filter::default();
         let sums = books.entries(&all).map(Line::sum);
         let out = books.out().map(|(id, out)| Line::reserved(id, out.day.begin(), out));
-        let first = Line::Ledger { version: VERSION, next: *next };
-        log.rewrite(std::iter::once(first).chain(sums).chain(out))
+        log.rewrite(std::iter::once(Line::Ledger { version: VERSION }).chain(sums).chain(out))
     }
 }
 

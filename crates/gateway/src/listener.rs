@@ -45,6 +45,7 @@ pub struct Gateway {
     client: Client,
     outside: Outside,
     governor: Arc<Governor>,
+    staggers: bool,
 }
 
 impl Gateway {
@@ -63,7 +64,13 @@ impl Gateway {
     ) -> Result<Self, TlsRootsError> {
         let client = Client::new(&upstream)?;
         let governor = Arc::new(Governor::new(prices, ledger, pace));
-        Ok(Self { upstream, client, outside: Outside::default(), governor })
+        Ok(Self { upstream, client, outside: Outside::default(), governor, staggers: true })
+    }
+
+    /// Returns the same gateway, in which no request waits until another that has the same prefix has put it
+    /// into the prompt cache.
+    pub fn without_stagger(self) -> Self {
+        Self { staggers: false, ..self }
     }
 
     /// Returns what was spent, and by whom.
@@ -162,6 +169,7 @@ impl Gateway {
                 client: self.client.clone(),
                 account,
                 governor: Arc::clone(&self.governor),
+                staggers: self.staggers,
                 desk: Arc::clone(&desk),
                 room: Room::new(),
                 egress: Egress::new(worker, egress, self.outside.clone(), model),

@@ -91,7 +91,8 @@ impl Proxy {
         let stop = |stop: Stop| stopped(case.set_stop(stop));
         let account = self.account.id();
         let give_up = arrived + limits::HOLD_TIMEOUT;
-        let mut place = governor.stagger.enter(account, ask.prefix, caller.priority).await;
+        let prefix = ask.prefix.filter(|_| self.staggers);
+        let mut place = governor.stagger.enter(account, prefix, caller.priority).await;
         let mut waits = Waits::default();
         waits.add(WaitReason::Stagger, place.waited());
         let mut want = Want {

@@ -34,6 +34,7 @@ pub(crate) struct Proxy {
     pub(crate) client: Client,
     pub(crate) account: Arc<Account>,
     pub(crate) governor: Arc<Governor>,
+    pub(crate) staggers: bool,
     pub(crate) desk: Arc<Desk>,
     pub(crate) room: Room,
     pub(crate) egress: Egress,

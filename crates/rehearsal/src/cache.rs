@@ -94,7 +94,11 @@ fn take_breakpoint(block: &mut Value) -> Option<Duration> {
 
 /// The cache entries that an answer will make or refresh once it begins.
 #[derive(Debug)]
-pub(crate) struct PendingWrites(Vec<(PrefixHash, Duration)>);
+pub(crate) struct PendingWrites {
+    /// When the request came: their time to live runs from here.
+    started: Instant,
+    entries: Vec<(PrefixHash, Duration)>,
+}
 
 /// What is cached, and until when. Time comes from the caller.
 #[derive(Debug, Default)]
@@ -146,17 +150,20 @@ impl PromptCache {
             cache_creation: creation,
             ..Usage::default()
         };
-        (usage, PendingWrites(writes))
+        (usage, PendingWrites { started: now, entries: writes })
     }
 
     /// Makes the entries of an answer that begins, and starts anew the life of those it read.
     pub(crate) fn commit(&mut self, now: Instant, writes: PendingWrites) {
         self.sweep(now);
-        for (hash, ttl) in writes.0 {
+        for (hash, ttl) in writes.entries {
             // A five-minute breakpoint does not shorten the life of an hour's entry.
             let known = self.entries.get(&hash).filter(|entry| entry.expires > now);
             let ttl = known.map_or(ttl, |entry| entry.ttl.max(ttl));
-            self.entries.insert(hash, Entry { ttl, expires: now + ttl });
+            let expires = writes.started + ttl;
+            // Nor does a slow answer that of an entry which was used since it was asked for.
+            let expires = known.map_or(expires, |entry| entry.expires.max(expires));
+            self.entries.insert(hash, Entry { ttl, expires });
         }
     }
 

@@ -1,9 +1,11 @@
 //! What is decided about a request to `/v1/messages`, before any of it is delivered.
 
+use hyper::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::cache::{PendingWrites, Prefix};
 use crate::conversation::Conversation;
+use crate::limits::OverLimit;
 use crate::reply::{Envelope, Reply};
 use crate::scenario::Step;
 use crate::seen::SeenRequest;
@@ -19,20 +21,42 @@ pub(crate) struct Decision {
     /// For the cache, once the answer begins.
     pub(crate) writes: PendingWrites,
     pub(crate) stream: bool,
+    /// How the model's limits stand.
+    pub(crate) limits: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A request that is over one of the model's limits.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) why: OverLimit,
+    /// How the limits stand.
+    pub(crate) limits: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Decision {
     /// Decides, and writes into `seen` what there is to see.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when the request is over a limit. Then it has used up no rule.
     pub(crate) fn make(
         shared: &Shared,
         conversation: &Conversation<'_>,
         seen: &mut SeenRequest,
-    ) -> Self {
-        let prefix = Prefix::of(conversation.request);
-        let (taken, (mut usage, writes)) = {
+    ) -> Result<Self, Refused> {
+        let (prefix, now) = (Prefix::of(conversation.request), Instant::now());
+        let model = &conversation.request.model;
+        describe(seen, conversation);
+        let (taken, (mut usage, writes), input) = {
             let mut state = shared.state();
-            let taken = state.uses.take(&shared.scenario, conversation);
-            (taken, state.cache.look_up(Instant::now(), &prefix))
+            let (usage, writes) = state.cache.look_up(now, &prefix);
+            let input = usage.input_tokens + usage.cache_creation_input_tokens;
+            if let Err(why) = state.limits.admit(now, model, input) {
+                seen.rule = Some("limits".to_owned());
+                seen.answer = "http 429".to_owned();
+                return Err(Refused { why, limits: state.limits.headers(now, model) });
+            }
+            (state.uses.take(&shared.scenario, conversation), (usage, writes), input)
         };
         let (rule, step) = match taken {
             Some((rule, step)) => (Some(rule), step),
@@ -42,10 +66,19 @@ impl Decision {
         usage.output_tokens = reply.output_tokens();
         step.usage.apply(&mut usage);
         let stream = conversation.request.stream == Some(true);
-        describe(seen, conversation);
         seen.rule = rule;
         seen.answer = step.fault(stream).unwrap_or_else(|| reply.summary());
-        seen.usage = step.begins(stream).then_some(usage);
+        let begins = step.begins(stream);
+        seen.usage = begins.then_some(usage);
+        let limits = {
+            let buckets = &mut shared.state().limits;
+            if begins {
+                buckets.answer(now, model, usage.output_tokens);
+            } else {
+                buckets.fail(now, model, input);
+            }
+            buckets.headers(now, model)
+        };
         // From the conversation, so that ids are never met twice in a session, not even in one
         // that is resumed with a rehearsal started since.
         let digest = prefix.digest();
@@ -55,7 +88,7 @@ impl Decision {
             model: conversation.request.model.clone(),
             usage,
         };
-        Self { step, reply, envelope, writes, stream }
+        Ok(Self { step, reply, envelope, writes, stream, limits })
     }
 }
 

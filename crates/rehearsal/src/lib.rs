@@ -18,6 +18,7 @@ mod conversation;
 mod decision;
 mod delivery;
 mod error;
+mod limits;
 mod line;
 mod listener;
 mod markup;

@@ -3,6 +3,7 @@
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 
+use crate::decision::Refused;
 use crate::error::ApiError;
 use crate::playback::{self, Body};
 use crate::scenario::Step;
@@ -33,6 +34,15 @@ pub(crate) fn response(
 pub(crate) fn error(status: u16, error: &ApiError, number: u64) -> Response<Body> {
     let body = error.to_json(&request_id(number)).to_string();
     response(status, JSON, number, playback::full(body))
+}
+
+/// Returns the answer to a request that is over a limit.
+pub(crate) fn over_limit(refused: Refused, number: u64) -> Response<Body> {
+    let Refused { why, limits } = refused;
+    let mut answer = error(429, &ApiError::new(429, why.message()), number);
+    answer.headers_mut().extend(limits);
+    answer.headers_mut().extend([why.retry_after()]);
+    answer
 }
 
 /// Returns the error that a step answers with instead of a message, if it does.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::cache::PromptCache;
+use crate::limits::Buckets;
 use crate::line::{Line, ResetSwitch};
 use crate::listener::Listener;
 use crate::scenario::{RuleUses, Scenario};
@@ -48,6 +49,7 @@ pub(crate) struct State {
     requests: u64,
     pub(crate) uses: RuleUses,
     pub(crate) cache: PromptCache,
+    pub(crate) limits: Buckets,
     seen: SeenRequests,
 }
 
@@ -74,6 +76,7 @@ impl Rehearsal {
             requests: 0,
             uses: RuleUses::new(&scenario),
             cache: PromptCache::default(),
+            limits: Buckets::new(scenario.limits),
             seen: SeenRequests::default(),
         };
         let (state, observer) = (Mutex::new(state), Box::new(observer));

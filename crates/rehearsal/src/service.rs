@@ -90,11 +90,14 @@ impl Connection {
         let conversation = Conversation::new(&body, subagent);
         let decision = Decision::make(&self.shared, &conversation, &mut seen);
         self.saw(seen);
-        self.deliver(decision, number).await
+        match decision {
+            Ok(decision) => self.deliver(decision, number).await,
+            Err(refused) => Ok(response::over_limit(refused, number)),
+        }
     }
 
     async fn deliver(self, decision: Decision, number: u64) -> Result<Response<Body>, Dropped> {
-        let Decision { step, reply, envelope, writes, stream } = decision;
+        let Decision { step, reply, envelope, writes, stream, limits } = decision;
         tokio::time::sleep(step.delay).await;
         if step.hang {
             return std::future::pending().await;
@@ -115,6 +118,7 @@ impl Connection {
             let begin = move || shared.state().cache.commit(Instant::now(), writes);
             response(200, content_type, number, playback::play(beats, self.reset, begin))
         });
+        answer.headers_mut().extend(limits);
         response::add_headers(answer.headers_mut(), &step);
         Ok(answer)
     }

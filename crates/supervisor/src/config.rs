@@ -128,6 +128,8 @@ pub struct Config {
     pub keys: KeySettings,
     /// How containers reach the gateway.
     pub gateway: Setting<GatewayMode>,
+    /// Whether the first of the requests that share a prefix goes alone until it is in the prompt cache.
+    pub stagger: Setting<bool>,
     /// How fast the model's API may be asked.
     pub limits: LimitSettings,
     /// What may be spent.
@@ -195,6 +197,7 @@ impl Config {
             api_key: Setting::built_in(None),
             keys: KeySettings::default(),
             gateway: Setting::built_in(GatewayMode::Socket),
+            stagger: Setting::built_in(true),
             limits: LimitSettings::default(),
             budgets: Budgets::default(),
             prices: BTreeMap::new(),
@@ -226,6 +229,7 @@ impl Config {
         self.backoff_max.set(file.backoff_max, from);
         self.stop_grace.set(file.stop_grace, from);
         self.gateway.set(file.gateway, from);
+        self.stagger.set(file.stagger, from);
         self.keys = KeySettings::of(text, file.keys)?;
         self.limits.account = file.limits.account();
         for (pattern, limits) in file.limits.models {

@@ -83,6 +83,7 @@ impl Gateways {
             let hint = error.hint();
             Failure::unavailable("the gateway can't be made").because(error).hint(hint)
         })?;
+        let gateway = if config.stagger.value { gateway } else { gateway.without_stagger() };
         let gateways = Self {
             gateway,
             keys,

@@ -416,18 +416,15 @@ struct Unreadable {
     header: Option<Header>,
 }
 
-fn read(place: &Place) -> Result<Assignment, Unreadable> {
+fn read(place: &Place) -> Result<Assignment, Box<Unreadable>> {
     let path = place.tasks.join("task.json");
-    let invalid = |message: String, header| Unreadable {
-        error: TaskError::new(FailureKind::Invalid, message).with_hint(
-            "The worker and the supervisor may be of different versions: build both again.",
-        ),
-        header,
+    let unreadable = |error, header| Box::new(Unreadable { error, header });
+    let invalid = |message: String, header| {
+        let hint = "The worker and the supervisor may be of different versions: build both again.";
+        unreadable(TaskError::new(FailureKind::Invalid, message).with_hint(hint), header)
     };
-    let bytes = contents(&path).map_err(|error| Unreadable {
-        error: local("read its assignment", &error),
-        header: None,
-    })?;
+    let bytes =
+        contents(&path).map_err(|error| unreadable(local("read its assignment", &error), None))?;
     let assignment: Assignment = serde_json::from_slice(&bytes).map_err(|error| {
         invalid(format!("the assignment can't be understood: {error}"), Header::guess(&bytes))
     })?;

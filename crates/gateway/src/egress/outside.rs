@@ -144,3 +144,16 @@ async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     }
     Err(failure)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_known_and_those_of_others_are_let_through() {
+        assert!(is_own("127.0.0.1".parse().unwrap()));
+        for other in ["8.8.8.8:443", "[2001:4860:4860::8888]:443"] {
+            assert_eq!(Outside::default().off_limits(&other.parse().unwrap()), None, "{other}");
+        }
+    }
+}

@@ -127,7 +127,8 @@ struct Balance {
     /// Held for those that are out.
     held: Pair,
     in_flight: u64,
-    warned: bool,
+    /// For each unit, whether it was said that most of the budget is used.
+    warned: [bool; 2],
 }
 
 /// A request that is out.
@@ -181,9 +182,7 @@ impl Books {
         if day > self.today {
             self.today = day;
             // No request of an earlier day is asked for any more.
-            self.balances.retain(|account, balance| {
-                account.day().is_none_or(|of| of >= day) || balance.in_flight > 0
-            });
+            self.balances.retain(|account, _| account.day().is_none_or(|of| of >= day));
         }
     }
 
@@ -193,9 +192,13 @@ impl Books {
 
     pub(super) fn set_budget(&mut self, scope: Scope, budget: Budget) {
         let account = Account::of(&scope, self.today);
-        self.budgets.insert(scope, budget);
+        if budget == Budget::default() {
+            self.budgets.remove(&scope);
+        } else {
+            self.budgets.insert(scope, budget);
+        }
         if let Some(balance) = self.balances.get_mut(&account) {
-            balance.warned = false;
+            balance.warned = [false; 2];
         }
         self.warn(&account);
     }
@@ -205,7 +208,7 @@ impl Books {
     pub(super) fn check(
         &mut self,
         caller: &Caller,
-        model: &Arc<str>,
+        model: &str,
         worst: Worst,
         place: Option<&mut Option<Place>>,
     ) -> Result<(), OverBudget> {
@@ -226,16 +229,11 @@ impl Books {
     }
 
     /// Returns whether a request would fit if nothing else were out.
-    fn check_alone(
-        &self,
-        account: &Account,
-        model: &Arc<str>,
-        worst: Worst,
-    ) -> Result<(), OverBudget> {
+    fn check_alone(&self, account: &Account, model: &str, worst: Worst) -> Result<(), OverBudget> {
         let scope = account.scope();
         let Some(budget) = self.budgets.get(&scope) else { return Ok(()) };
         if let (Some(limit), None) = (budget.usd, worst.usd) {
-            let (limit, model) = (Amount::Usd(limit), Arc::clone(model));
+            let (limit, model) = (Amount::Usd(limit), model.into());
             return Err(OverBudget::NoPrice { scope, limit, model });
         }
         let balance = self.balance(account);
@@ -409,15 +407,13 @@ impl Books {
             return;
         };
         let used = balance.spent.plus(balance.lost);
-        let much = |unit: &Unit| {
-            let used = unit.pick(used);
-            unit.limit(*budget).is_some_and(|limit| used > 0 && used * 5 >= limit * 4)
-        };
-        if let Some(unit) = UNITS.into_iter().find(much).filter(|_| !balance.warned) {
-            balance.warned = true;
-            let limit = unit.amount(unit.limit(*budget).unwrap_or(u128::MAX));
-            let used = unit.amount(unit.pick(used));
-            self.notices.push(Notice { scope, used, limit });
+        for (unit, warned) in UNITS.into_iter().zip(&mut balance.warned) {
+            let (Some(limit), used) = (unit.limit(*budget), unit.pick(used)) else { continue };
+            if !*warned && used > 0 && used * 5 >= limit * 4 {
+                *warned = true;
+                let (used, limit) = (unit.amount(used), unit.amount(limit));
+                self.notices.push(Notice { scope: scope.clone(), used, limit });
+            }
         }
     }
 

@@ -16,7 +16,7 @@ pub(super) const VERSION: u32 = 1;
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Line {
     /// The first line.
-    Ledger { version: u32, next: u64 },
+    Ledger { version: u32 },
     /// What was used, of many requests that have ended.
     Sum(SumLine),
     /// A request goes out.

@@ -68,7 +68,7 @@ impl Log {
         };
         if lines.is_empty() {
             let mut first = Vec::new();
-            Line::Ledger { version: VERSION, next: 1 }.write(&mut first);
+            Line::Ledger { version: VERSION }.write(&mut first);
             log.append(&first).map_err(failed)?;
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             atomic_file::sync_folder(folder.unwrap_or(Path::new("."))).map_err(failed)?;

@@ -65,7 +65,8 @@ impl fmt::Display for Scope {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Budget {
-    /// Dollars.
+    /// Dollars. Requests without a price are refused while there is such a limit; those that went out
+    /// before it count as nothing.
     pub usd: Option<Usd>,
     /// Tokens: all that the model reads, from wherever, and all that it writes.
     pub tokens: Option<u64>,
@@ -98,8 +99,8 @@ impl fmt::Display for Amount {
     }
 }
 
-/// Says that four fifths of a budget are used. Comes once for each budget that is set, and for those of a
-/// day once each day.
+/// Says that four fifths of a budget are used. Comes once for each budget that is set, for its dollars and
+/// for its tokens, and for those of a day once each day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Whose budget.

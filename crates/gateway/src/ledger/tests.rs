@@ -3,6 +3,7 @@ mod waiting;
 
 use std::{
     fs,
+    io::Write as _,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -283,8 +284,11 @@ fn four_fifths_are_told_once_for_each_budget_and_day() {
     drop(ledger.reserve(&emma(), "m", worst(75, 8)).unwrap());
     let told_again = told(&mut notices);
     assert_eq!(told_again.len(), 2, "{told_again:?}");
-    ledger.set_budget(run, usd(161));
+    ledger.set_budget(run.clone(), usd(161));
     assert_eq!(told(&mut notices).len(), 1);
+    // Dollars and tokens each have their say.
+    ledger.set_budget(run, Budget { tokens: Some(12), ..usd(180) });
+    assert_eq!(told(&mut notices).len(), 2);
 }
 
 #[test]
@@ -393,7 +397,7 @@ fn books_are_the_same_after_opening_again_and_after_being_made_small() {
 }
 
 #[test]
-fn numbers_are_never_used_twice() {
+fn requests_of_several_lives_are_not_taken_for_each_other() {
     let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::new());
     let path = dir.path().join("ledger.jsonl");
     for small in [false, true, true, false] {
@@ -452,8 +456,12 @@ fn a_full_disk_stops_requests_and_loses_no_money() {
     // Killed now, all that was out is held.
     assert_eq!(standing(&open(&path, &hands), &Scope::Day), [(0, 0), (70, 2)]);
 
+    // What failed left half a line.
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"reserved\":{").unwrap();
     ledger.0.lock().log.swap_file(good);
-    ledger.reserve(&emma(), "m", worst(1, 1)).unwrap().release();
+    let out = ledger.reserve(&emma(), "m", worst(1, 1)).unwrap();
+    assert_eq!(standing(&open(&path, &hands), &Scope::Day), [(20, 1), (41, 2)]);
+    out.release();
     assert_eq!(standing(&ledger, &Scope::Day), [(20, 1), (40, 1)]);
     assert_eq!(standing(&open(&path, &hands), &Scope::Day), [(20, 1), (40, 1)]);
 }

@@ -61,6 +61,12 @@ fn usage_is_read_from_the_first_and_the_last_event() {
     assert_eq!(read([all.replace('\n', "\r\n")]), whole());
     assert_eq!(read(all.bytes().map(|byte| [byte])), whole());
     assert_eq!(read(all.replace('\n', "\r\n").bytes().map(|byte| [byte])), whole());
+    // An event without a name, after one whose name says that it has no usage.
+    for dull in [ping, &text("hello")] {
+        let after = [dull, START.split_once('\n').unwrap().1, DELTA].concat();
+        assert_eq!(read([&after]), whole());
+        assert_eq!(read([after.replace('\n', "\r\n")]), whole());
+    }
     // Somebody on the way drops the names, the spaces, or the last blank line.
     let unnamed: String = all
         .lines()
@@ -115,6 +121,7 @@ fn later_figures_replace_earlier_ones_but_for_zeros() {
     let too_much = "{\"cache_creation_input_tokens\":10,\"cache_creation\":\
                     {\"ephemeral_5m_input_tokens\":9,\"ephemeral_1h_input_tokens\":9}}";
     assert_eq!(of(too_much, "{}"), tokens(0, 0, 0, [1, 9]));
+    assert_eq!(of(&too_much.replace("\":9", "\":99"), "{}"), tokens(0, 0, 0, [0, 10]));
     let parts_only = "{\"cache_creation\":{\"ephemeral_5m_input_tokens\":3,\
                       \"ephemeral_1h_input_tokens\":4}}";
     assert_eq!(of(parts_only, "{}"), tokens(0, 0, 0, [3, 4]));

@@ -361,6 +361,7 @@ async fn tunnel_that_is_silent_is_ended_and_a_slow_one_is_not() {
 
 #[tokio::test]
 async fn listener_that_is_closed_ends_its_tunnels() {
+    let (log, _guard) = Log::capture();
     for close in [true, false] {
         let mut internet = Internet::default();
         let server = internet.server("a.example").await;
@@ -369,6 +370,8 @@ async fn listener_that_is_closed_ends_its_tunnels() {
 
         if close {
             soon("the close", way.listener.close()).await;
+            // Not a moment later.
+            assert_eq!(lines(&log, &["Egress connection ended.", "end=Closed"]).len(), 1);
         } else {
             drop(way.listener);
         }

@@ -9,6 +9,7 @@ mod egress_http;
 mod egress_tls;
 mod headers;
 mod internet;
+mod ledger;
 mod message;
 mod pace;
 mod sockets;

@@ -116,6 +116,29 @@ fn nothing_can_be_read_before_the_first_answer_begins() {
 }
 
 #[test]
+fn life_of_an_entry_begins_with_the_request_and_not_with_its_answer() {
+    let mut world = World::new();
+    let request = body("m", block("role", Some("5m")), vec![block("task", None)]);
+    let (_, slow) = world.look(&request);
+    world.now += Duration::from_secs(200);
+    world.cache.commit(world.now, slow);
+    world.now += Duration::from_secs(99);
+    let (usage, late) = world.look(&request);
+    assert!(usage.cache_read_input_tokens > 0);
+    world.now += Duration::from_secs(1);
+    assert_eq!(world.look(&request).0.cache_read_input_tokens, 0);
+
+    // One that was asked for before does not shorten it.
+    let (_, slower) = world.look(&request);
+    world.now += Duration::from_secs(10);
+    world.ask(&request);
+    world.cache.commit(world.now, slower);
+    world.cache.commit(world.now, late);
+    world.now += Duration::from_secs(299);
+    assert!(world.look(&request).0.cache_read_input_tokens > 0);
+}
+
+#[test]
 fn breakpoint_looks_back_twenty_blocks_and_no_further() {
     let read_after = |added: usize| {
         let mut world = World::new();

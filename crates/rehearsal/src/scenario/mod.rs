@@ -14,6 +14,7 @@ pub use error::{Origin, ScenarioError};
 pub(crate) use step::{DropAt, ErrorAfter, Step};
 
 use crate::conversation::Conversation;
+use crate::limits::Limits;
 use error::BadField;
 use matching::Match;
 
@@ -35,6 +36,8 @@ use matching::Match;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
+    #[serde(default)]
+    pub(crate) limits: Limits,
     #[serde(default, rename = "rule")]
     rules: Vec<Rule>,
 }

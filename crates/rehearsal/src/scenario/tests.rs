@@ -26,7 +26,12 @@ fn examples_of_the_manual_are_scenarios() {
 
 #[test]
 fn manual_names_every_field() {
-    for text in ["[[rule]]\nx = 1", "[[rule]]\nmatch = { x = 1 }", "[[rule]]\nanswer = { x = 1 }"] {
+    for text in [
+        "[[rule]]\nx = 1",
+        "[[rule]]\nmatch = { x = 1 }",
+        "[[rule]]\nanswer = { x = 1 }",
+        "limits = { x = 1 }",
+    ] {
         let message = message(text);
         let known = message.split("expected one of ").nth(1).expect("a list of fields");
         for field in known.split(", ") {
@@ -84,6 +89,8 @@ fn senseless_rules_are_refused_by_name_and_field() {
         ("[[rule]]\nanswer = { text = \"x\", rst = true }", "`rst` has nothing to break"),
         ("[[rule]]\nanswer = { text = \"x\", pings = true }", "`pings` has no stall"),
         ("[[rule]]\nanswer = { text = 5 }", "a string or a list of strings"),
+        ("limits = { burst = 0 }", "0 is not a time to fill a bucket in"),
+        ("limits = { requests_per_minute = 0 }", "line 1"),
         ("[[rule]]\ntimes = 0\nanswer = { text = \"x\" }", "line 2"),
     ];
     for (text, wanted) in cases {

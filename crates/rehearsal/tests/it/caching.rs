@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{World, request};
+use crate::support::{World, post, request};
 
 fn cached(prompt: &str) -> Value {
     let mut body = request(prompt, &["Read", "Write"]);
@@ -35,6 +35,32 @@ async fn request_that_comes_before_the_first_answer_begins_reads_nothing() {
     let (first, second) = tokio::join!(world.message(&one), world.message(&two));
     assert_eq!((read(&first), read(&second)), (0, 0));
     assert!(read(&world.message(&cached("task three")).await) > 350);
+}
+
+#[tokio::test(start_paused = true)]
+async fn prefix_can_be_read_from_the_first_byte_of_a_slow_answer_on() {
+    let world = World::scripted(
+        "[[rule]]\ntimes = 2\nanswer = { delay = 200, chunk_delay = 9, then = \"default\" }",
+    );
+    let ask = async |prompt: &str, at| {
+        tokio::time::sleep(Duration::from_secs(at)).await;
+        read(&world.message(&cached(prompt)).await)
+    };
+    let (first, before, after) =
+        tokio::join!(ask("task one", 0), ask("task two", 199), ask("task three", 201));
+    assert_eq!((first, before), (0, 0));
+    assert!(after > 350);
+}
+
+#[tokio::test]
+async fn tokens_are_counted_as_they_are_billed() {
+    let world = World::new();
+    let body = cached("task one");
+    let answer = world.send(post("/v1/messages/count_tokens", &body)).await.expect("an answer");
+    let usage = world.message(&body).await["usage"].clone();
+    let parts = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
+    let billed: u64 = parts.iter().filter_map(|part| usage[part].as_u64()).sum();
+    assert_eq!(answer.json()["input_tokens"], billed);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod caching;
 mod endpoints;
 mod faults;
+mod limits;
 mod sockets;
 mod stock;
 mod streaming;

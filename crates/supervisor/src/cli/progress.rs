@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use anstyle::Style;
 use jiff::tz::TimeZone;
 use protocol::{
-    Attempt, Choice, Decider, Event, Plan, Record, ReplicaId, RunMode, RunState, Status, Task,
-    TaskError, TaskId, TaskResult, TaskSource, Time, WorkerId,
+    Attempt, Choice, Decider, DecisionKind, Event, Plan, Record, ReplicaId, RunMode, RunState,
+    Status, Task, TaskError, TaskId, TaskResult, TaskSource, Time, WorkerId,
 };
 
 use super::text::{
-    self, BAD, BOLD, DIM, GOOD, LIVE, NOTE, clean, clock, cost, count, duration, indent, local,
+    self, BAD, BOLD, DIM, GOOD, LIVE, NOTE, at_cost, clean, clock, count, duration, indent, local,
     number, one_line, paint, usd,
 };
 
@@ -219,6 +219,7 @@ impl Progress {
         };
         let why = one_line(&error.message, MAX_MESSAGE);
         let next = match retry_at.since(at).as_secs_f64() {
+            _ if DecisionKind::of(error.kind).is_some() => "waits for a decision".to_owned(),
             wait if wait < 0.05 => "tries again".to_owned(),
             wait => format!("tries again in {}", duration(wait)),
         };
@@ -234,7 +235,7 @@ impl Progress {
                 let what = format!(
                     "complete in {}, {}",
                     duration(result.execution_time),
-                    cost(result.cost_usd)
+                    at_cost(result.cost_usd)
                 );
                 self.line(at, task, GOOD, &what)
             }

@@ -5,7 +5,7 @@ use std::fs;
 use super::args::ResultArgs;
 use super::context::Context;
 use super::summary::{GO_LIVE, status_style, tokens};
-use super::text::{BOLD, NOTE, clean, cost, duration, indent, paint};
+use super::text::{BOLD, NOTE, at_cost, clean, duration, indent, paint};
 use super::{Outcome, Stop, target};
 use crate::api::types::{RunStatus, RunSummary, TaskStatus, TaskView};
 use crate::client::Client;
@@ -104,7 +104,7 @@ pub(crate) fn render(view: &TaskView) -> String {
             result.attempt,
             duration(result.execution_time),
             tokens(&result.usage),
-            cost(view.cost_usd),
+            at_cost(view.cost_usd),
         ));
     }
     text.push('\n');

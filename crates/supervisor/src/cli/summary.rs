@@ -5,7 +5,7 @@ use protocol::Usage;
 
 use super::table::{Cell, Table};
 use super::text::{
-    BAD, GOOD, LIVE, NOTE, clean, cost, count, duration, indent, number, one_line, paint,
+    BAD, GOOD, LIVE, NOTE, at_cost, clean, cost, count, duration, indent, number, one_line, paint,
 };
 use crate::api::types::{RunStatus, RunSummary, TaskStatus};
 
@@ -65,7 +65,7 @@ fn figures(summary: &RunSummary, short: &str) -> String {
         "Run {short} is {state}: {tasks} in {}, {} tokens, {}\n",
         duration(summary.elapsed),
         tokens(&summary.usage),
-        cost(summary.cost_usd),
+        at_cost(summary.cost_usd),
     )
 }
 

@@ -46,9 +46,14 @@ pub(crate) fn usd(amount: f64) -> String {
     if amount != 0.0 && amount < 0.095 { format!("${amount:.4}") } else { format!("${amount:.2}") }
 }
 
-/// Returns what something cost, or that it is not known: a model was used whose price is not.
+/// Returns what something cost, for a column. It is not known where a model was used whose price is not.
 pub(crate) fn cost(amount: Option<f64>) -> String {
     amount.map_or_else(|| "unknown".to_owned(), usd)
+}
+
+/// Returns what something cost, for a sentence.
+pub(crate) fn at_cost(amount: Option<f64>) -> String {
+    amount.map_or_else(|| "cost unknown".to_owned(), usd)
 }
 
 /// Returns a number with its thousands apart: `12,345`.
@@ -143,6 +148,7 @@ mod tests {
     fn money_and_numbers_keep_what_matters() {
         assert_eq!([0.0, 0.0123, 0.5, 12.345].map(usd), ["$0.00", "$0.0123", "$0.50", "$12.35"]);
         assert_eq!([Some(0.5), None].map(cost), ["$0.50", "unknown"]);
+        assert_eq!([Some(0.5), None].map(at_cost), ["$0.50", "cost unknown"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
     }
 

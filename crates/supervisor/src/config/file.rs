@@ -31,6 +31,7 @@ pub(super) struct File {
     pub(super) claude: Option<String>,
     pub(super) worker: Option<String>,
     pub(super) gateway: Option<GatewayMode>,
+    pub(super) stagger: Option<bool>,
     #[serde(deserialize_with = "checked::count")]
     pub(super) max_running: Option<usize>,
     #[serde(deserialize_with = "checked::count")]

@@ -40,6 +40,7 @@ impl Config {
         rows.extend(self.key_rows());
         rows.extend([
             row("gateway", &self.gateway, |value| format!("{value:?}").to_lowercase()),
+            row("stagger", &self.stagger, bool::to_string),
             row("image", &self.image, Clone::clone),
             row("claude", &self.claude, text),
             row("worker", &self.worker, text),

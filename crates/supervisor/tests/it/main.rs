@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
 
 mod bad_input;
+mod budgets;
+mod cache;
 mod drops;
 mod escape;
 mod failures;

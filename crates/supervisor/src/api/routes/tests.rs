@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use axum::http::{Method, Request};
 use http_body_util::BodyExt;
-use protocol::{Plan, TaskSource};
+use protocol::{Plan, TaskError, TaskSource};
 use serde_json::{Value, json};
 use tower_service::Service;
 
@@ -153,6 +153,11 @@ async fn every_answer_is_what_its_type_says() {
     assert!(again.existed);
     let _: Value = good(&api, post.clone(), "/v1/cancel", json!({"id": "w"})).await;
     let _: Value = good(&api, post.clone(), "/v1/retry", json!({"id": "w"})).await;
+    let held = "/v1/decisions";
+    let open: Vec<DecisionView> = good(&api, get.clone(), held, nothing.clone()).await;
+    assert_eq!(open, []);
+    let about = format!("/v1/decisions?run={}", opened.short);
+    let _: Vec<DecisionView> = good(&api, get.clone(), &about, nothing.clone()).await;
     let _: Value = good(&api, post.clone(), "/v1/shutdown", json!({"drain": true})).await;
     assert_eq!(requests.recv().await, Some(Shutdown { drain: true, stop_workers: false }));
     let _: Value = good(&api, get, "/v1/openapi.json", nothing).await;
@@ -174,6 +179,12 @@ async fn every_error_says_what_and_how_to_mend_it() {
         (404, get.clone(), "/v1/logs/none", json!(0)),
         (404, post.clone(), "/v1/cancel", json!({"id": "none"})),
         (409, post.clone(), "/v1/retry", json!({"id": "adhoc"})),
+        (404, get.clone(), "/v1/decisions?run=zzzz", json!(0)),
+        (404, post.clone(), "/v1/decisions/d9", json!({"choice": "stop"})),
+        (404, post.clone(), "/v1/decisions/x", json!({"choice": "stop"})),
+        (422, post.clone(), "/v1/decisions/d9", json!({"choice": "maybe"})),
+        (422, post.clone(), "/v1/decisions/d9", json!({"choice": {"go_on": {"budget": 3}}})),
+        (422, post.clone(), "/v1/runs", json!({"request": "x", "budget_tokens": 0})),
         (422, post.clone(), "/v1/runs", json!({})),
         (422, post.clone(), "/v1/runs", json!({"request": " "})),
         (422, post.clone(), "/v1/runs", json!({"reqest": "x"})),
@@ -191,4 +202,33 @@ async fn every_error_says_what_and_how_to_mend_it() {
         let error: ApiError = serde_json::from_str(&text).unwrap();
         assert!(!error.message.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn question_is_answered_over_the_api_once() {
+    let world = World::new(async |_: Job| std::future::pending().await);
+    let daemon = world.up().await;
+    let (api, _requests) = api(&world, &daemon);
+    let (get, post) = (Method::GET, Method::POST);
+    let task = json!({"task_id": "a", "worker": "marie", "description": "x", "budget_tokens": 9});
+    let _: TaskAdded = good(&api, post.clone(), "/v1/tasks", task).await;
+    daemon.fails("a", TaskError::new(protocol::FailureKind::Budget, "9 tokens are used")).await;
+
+    let open: Vec<DecisionView> = good(&api, get.clone(), "/v1/decisions", json!(0)).await;
+    let status: StatusReport = good(&api, get.clone(), "/v1/status", json!(0)).await;
+    assert_eq!((open.len(), &status.decisions), (1, &open));
+    let one: StatusReport = good(&api, get.clone(), "/v1/status?run=adhoc", json!(0)).await;
+    assert_eq!(one.decisions, open);
+    assert_eq!(open[0].commands[0], "supervisor decide d1 go-on --budget-tokens 18");
+
+    let path = "/v1/decisions/d1";
+    let bare = json!({"choice": {"go_on": {}}});
+    assert_eq!(request(&api, post.clone(), path, bare).await.0, 422);
+    let more = json!({"choice": {"go_on": {"budget_tokens": 18}}});
+    let _: Value = good(&api, post.clone(), path, more.clone()).await;
+    let made = |event: &Event| matches!(event, Event::DecisionMade { .. });
+    assert!(world.events().iter().any(made), "it is safe when the answer comes");
+    assert_eq!(request(&api, post, path, more).await.0, 409);
+    let open: Vec<DecisionView> = good(&api, get, "/v1/decisions", json!(0)).await;
+    assert_eq!(open, []);
 }

@@ -24,6 +24,8 @@ async fn without_a_daemon_every_command_says_how_to_start_it() {
         &["result", "k3f9"],
         &["cancel", "k3f9"],
         &["retry", "k3f9"],
+        &["decisions"],
+        &["decide", "d1", "stop"],
     ] {
         let did = world.run(args).await;
         assert_eq!((did.code, did.out.as_str()), (4, ""), "{args:?}");

@@ -87,6 +87,12 @@ fn impossible_values_are_usage_errors() {
     for args in [
         &["submit"][..],
         &["submit", "x", "--budget", "0"],
+        &["submit", "x", "--budget-tokens", "0"],
+        &["decide", "d1"],
+        &["decide", "d0", "stop"],
+        &["decide", "d1", "stop", "--budget", "3"],
+        &["decide", "d1", "go-on", "--budget", "-3"],
+        &["decide", "d1", "go-on", "--budget-tokens", "0"],
         &["submit", "x", "--priority", "urgent"],
         &["task", "Marie", "x"],
         &["task", "marie", "x", "--timeout", "0"],
