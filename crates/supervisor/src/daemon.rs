@@ -20,7 +20,7 @@ use crate::api::types::{Health, Shutdown};
 use crate::api::{self, Api};
 use crate::cli::args::RuntimeChoice;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, GatewayMode};
 use crate::dispatch::{Beginning, Dispatcher};
 use crate::drops::Drops;
 use crate::failure::Failure;
@@ -75,6 +75,9 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     })?;
     let scheduler = replay(&config, &workers, &records);
     let runtime = choose_runtime(&installation, &config, &workers, rehearsal).await?;
+    if config.gateway.value == GatewayMode::Tcp && runtime.name() != "docker" {
+        warn!("The setting `gateway` is for containers: these workers have their sockets.");
+    }
     let grace = Duration::from_secs_f64(config.stop_grace.value);
     retire_other_runtime(&installation, &*runtime, grace).await?;
     let sockets = installation.make_sockets()?;
@@ -217,12 +220,13 @@ async fn choose_runtime(
         .collect();
     images.sort();
     images.dedup();
+    let by_network = config.gateway.value == GatewayMode::Tcp;
     let docker = match DockerRuntime::connect(installation.id()).await {
         Ok(docker) => docker.check(&images).await.map(|()| docker),
         Err(error) => Err(error),
     };
     match docker {
-        Ok(docker) => Ok(Arc::new(docker)),
+        Ok(docker) => Ok(Arc::new(docker.by_network(by_network))),
         Err(error)
             if config.runtime.value == RuntimeChoice::Auto && rehearsal && error.is_transient() =>
         {
@@ -419,5 +423,8 @@ async fn stop_workers(runtime: &dyn Runtime, grace: Duration) {
             let error = &error as &dyn std::error::Error;
             warn!(replica = %found.replica, error, "Can't stop a worker.");
         }
+    }
+    if let Err(error) = runtime.clear_away().await {
+        warn!(error = &error as &dyn std::error::Error, "Can't clear away after the workers.");
     }
 }

@@ -2,14 +2,16 @@
 
 mod booking;
 mod money;
+mod way_out;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use gateway::pace::{AccountId, PaceConfig};
-use gateway::{Account, EgressPolicy, Gateway, Ledger, Listener, Replica, Upstream};
+use gateway::{Account, EgressPolicy, Gateway, Ledger, Replica, Upstream};
 use protocol::{ReplicaId, Time, WorkerId};
 use rehearsal::{Rehearsal, Scenario};
 use tokio::net::UnixListener;
@@ -19,9 +21,10 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::install::{Installation, cant_write, private_folder};
 use crate::keys::{self, Keys};
-use crate::runtime::{GATEWAY_SOCKET, ReplicaSpec, RuntimeError};
+use crate::runtime::{ReplicaSpec, RuntimeError};
 use crate::workers::Worker;
 use money::Defaults;
+pub use way_out::WayOut;
 
 /// The gateways of a daemon.
 #[derive(Debug)]
@@ -110,12 +113,17 @@ impl Gateways {
         self.sockets.join(replica.as_str())
     }
 
-    /// Opens the way out of a replica. It is closed when the listener is dropped.
+    /// Opens the way out of a replica: a socket, or a port at the address `door`. It is closed when it is
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// [`RuntimeError::Refused`] when the socket can't be made.
-    pub async fn listen(&self, spec: &ReplicaSpec) -> Result<Listener, RuntimeError> {
+    /// [`RuntimeError::Refused`] when it can't be made.
+    pub async fn listen(
+        &self,
+        spec: &ReplicaSpec,
+        door: Option<IpAddr>,
+    ) -> Result<WayOut, RuntimeError> {
         let refused = |source| {
             let (action, name) = ("open the gateway of", spec.replica.to_string());
             RuntimeError::Refused { action, name, source }
@@ -126,15 +134,14 @@ impl Gateways {
             let uid = rustix::process::geteuid().as_raw();
             private_folder(root, uid).map_err(|error| refused(error.into()))?;
         }
-        let path = self.folder(&spec.replica).join(GATEWAY_SOCKET);
+        let folder = self.folder(&spec.replica);
         let replica = Replica {
             id: spec.replica.clone(),
             worker: spec.worker.clone(),
             account: self.account(&spec.worker),
             egress: EgressPolicy { rules: spec.egress.clone() },
         };
-        let listener = self.gateway.listen(replica, &path).await;
-        listener.map_err(|error| refused(Box::new(error)))
+        WayOut::open(&self.gateway, replica, &folder, door).await.map_err(refused)
     }
 
     /// Returns the account on which a worker asks the model. Workers with the same key share it.

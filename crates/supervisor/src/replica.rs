@@ -20,7 +20,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::clock::Clock;
 use crate::failure;
-use crate::gateways::Gateways;
+use crate::gateways::{Gateways, WayOut};
 use crate::inbox::{Inbox, Message};
 use crate::runtime::{Exit, ReplicaSpec, Runtime, RuntimeError};
 use crate::slot::{Awaited, Slot};
@@ -164,7 +164,7 @@ struct Work {
     slot: Arc<Slot>,
     spec: ReplicaSpec,
     hint: Arc<Notify>,
-    listener: Option<gateway::Listener>,
+    listener: Option<WayOut>,
     /// Whether the slot's folders were made.
     made: bool,
     /// Whether it was said that a result can't be taken in.
@@ -304,8 +304,7 @@ impl Work {
 
     /// Returns whether all is there that the replica was given.
     fn is_there(&self) -> bool {
-        let has_socket = |listener: &gateway::Listener| listener.path().exists();
-        self.slot.is_there() && self.listener.as_ref().is_none_or(has_socket)
+        self.slot.is_there() && self.listener.as_ref().is_none_or(WayOut::is_there)
     }
 
     /// Makes the slot ready for an attempt, and returns whether that is there already, from before a
@@ -337,7 +336,8 @@ impl Work {
     /// is taken as it is.
     async fn launch(&mut self, may_have_it: bool) -> Result<(), RuntimeError> {
         if self.listener.is_none() {
-            self.listener = Some(self.surroundings.gateways.listen(&self.spec).await?);
+            let door = self.surroundings.runtime.door().await?;
+            self.listener = Some(self.surroundings.gateways.listen(&self.spec, door).await?);
         }
         self.assign_gateway();
         if self.ensured {

@@ -70,6 +70,7 @@ async fn stop_all(runtime: &dyn Runtime) -> Result<usize, RuntimeError> {
     let found = runtime.list().await?;
     let stops = found.iter().map(|found| runtime.stop(&found.replica, GRACE));
     join_all(stops).await.into_iter().collect::<Result<(), _>>()?;
+    runtime.clear_away().await?;
     Ok(running)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway::{Day, Filter, Ledger, Listener, Notice, Scope, Stop, StopKind, Totals};
+use gateway::{Day, Filter, Ledger, Notice, Scope, Stop, StopKind, Totals};
 use protocol::{
     Attempt, FailureKind, HoldScope, RunId, Status, TaskError, TaskId, TaskResult, Time, Usage,
     WorkerId,
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::{Gateways, wall_clock};
+use super::{Gateways, WayOut, wall_clock};
 
 /// How long to wait for the end of what an attempt had under way when it ended: its connections are being
 /// closed.
@@ -24,7 +24,7 @@ const SAFE_EVERY: Duration = Duration::from_secs(5);
 impl Gateways {
     /// Puts into a report what the gateway knows better than the agent: what was used, and why there was
     /// nothing more.
-    pub async fn complete(&self, report: &mut TaskResult, listener: Option<&Listener>) {
+    pub async fn complete(&self, report: &mut TaskResult, listener: Option<&WayOut>) {
         let Some(attempt) = Attempt::new(report.attempt) else { return };
         let (run, task) = (report.run, report.task_id.clone());
         if let Some(used) = self.used(run, &task, attempt).await {

@@ -12,6 +12,7 @@ pub mod process;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub struct ReplicaSpec {
     /// Where the agent keeps what it throws away, where the runtime has no `/tmp` of its own for it.
     pub scratch: PathBuf,
     /// The folder with the gateway's socket: `/run/gateway` in a container. The socket's name in it
-    /// is [`GATEWAY_SOCKET`].
+    /// is [`GATEWAY_SOCKET`]; in its place there may be a [`DOOR_FILE`](protocol::DOOR_FILE).
     pub gateway: PathBuf,
     /// The hosts that its tools may reach by the gateway. Not the runtime's business: they change nothing
     /// of how it is started.
@@ -141,6 +142,12 @@ pub enum RuntimeError {
         /// The name.
         name: String,
     },
+    /// A network of that name is there, and it is not ours, or not one without a way out.
+    #[error("network `{name}` is not the one that was made for containers without a way out")]
+    NetworkNotOurs {
+        /// The name.
+        name: String,
+    },
     /// A program is missing.
     #[error("`{}` is not there or can't be run", .path.display())]
     ProgramMissing {
@@ -179,6 +186,7 @@ impl RuntimeError {
             Self::TooOld { .. }
             | Self::ImageMissing { .. }
             | Self::NotOurs { .. }
+            | Self::NetworkNotOurs { .. }
             | Self::ProgramMissing { .. } => true,
             Self::Unreachable { .. } | Self::Refused { .. } => false,
         }
@@ -197,6 +205,9 @@ impl RuntimeError {
             Self::TooOld { .. } => Some("Install Docker 20.10 or newer.".to_owned()),
             Self::ImageMissing { .. } => Some("Build it with `make image`.".to_owned()),
             Self::NotOurs { name } => Some(format!("Rename or remove the container `{name}`.")),
+            Self::NetworkNotOurs { name } => {
+                Some(format!("Remove it with `docker network rm {name}`: it is made anew."))
+            }
             Self::ProgramMissing { .. } => Some("Build and fetch it with `make up`.".to_owned()),
             Self::Refused { .. } => None,
         }
@@ -271,6 +282,25 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     ///
     /// See [`RuntimeError`].
     async fn stop(&self, replica: &ReplicaId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Returns the address of this machine at which replicas find their gateways, and makes what that
+    /// takes. `None` where they find them by their sockets.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`].
+    async fn door(&self) -> Result<Option<IpAddr>, RuntimeError> {
+        Ok(None)
+    }
+
+    /// Removes what was made for all replicas, when there is none any more.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`].
+    async fn clear_away(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
 
     /// Returns all replicas of this installation.
     ///

@@ -1,7 +1,7 @@
 //! What an agent tries to get out of its container, and a container that is more open than it should be.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +28,7 @@ get() {
   ask "GET $1" "GET $1 HTTP/1.1\r\nhost: ${host%%/*}\r\nconnection: close"
 }
 direct() { # tcp or udp, address, port
-  said=$( (timeout 10 bash -c "exec 3<>/dev/$1/$2/$3; echo x >&3") 2>&1 )
+  said=$( (timeout 4 bash -c "exec 3<>/dev/$1/$2/$3; echo x >&3") 2>&1 )
   local code=$? why=${said%%$'\n'*}
   echo "$1 $2 $3 -> $code ${why##*: }"
 }
@@ -38,21 +38,29 @@ direct() { # tcp or udp, address, port
 /// The addresses are of a block that is assigned, and that nobody uses.
 struct Internet {
     name: String,
+    /// The server's address.
+    server: String,
 }
 
 impl Internet {
-    const SUBNET: &str = "11.201.77.0/28";
-    const SERVER: &str = "11.201.77.3";
-
-    /// Starts it with a server on port 80 that answers every connection with `hello from outside`.
-    fn start(world: &World) -> Self {
+    /// Starts it, the `number`th at a time, with a server on port 80 that answers every connection with
+    /// `hello from outside`.
+    fn start(world: &World, number: u8) -> Self {
         let id = world.installation_id();
         let (name, label) = (format!("{id}-net"), format!("supervisor.installation={id}"));
-        let internet = Self { name: name.clone() };
-        let server = "import socket\ns=socket.create_server((\"\",80))\nwhile 1:\n c,_=s.accept()\n \
+        let internet = Self { name: name.clone(), server: Self::server(number) };
+        let program = "import socket\ns=socket.create_server((\"\",80))\nwhile 1:\n c,_=s.accept()\n \
                       c.recv(9999)\n c.sendall(b\"HTTP/1.0 200 OK\\r\\n\\r\\nhello from outside\\n\")\n \
                       c.close()";
-        docker(&["network", "create", "--label", &label, "--subnet", Self::SUBNET, &name]);
+        docker(&[
+            "network",
+            "create",
+            "--label",
+            &label,
+            "--subnet",
+            &format!("11.201.{number}.0/28"),
+            &name,
+        ]);
         let image = format!("supervisor-worker:{}", supervisor::config::CLI_VERSION);
         docker(&[
             "run",
@@ -64,16 +72,23 @@ impl Internet {
             "--network",
             &name,
             "--ip",
-            Self::SERVER,
+            &internet.server,
             "--user",
             "0",
             "--entrypoint",
             "python3",
             &image,
             "-c",
-            server,
+            program,
         ]);
+        // From the host it is reached.
+        let server = (internet.server.as_str(), 80);
+        world.wait_ref("the server answers", |_| TcpStream::connect(server).ok());
         internet
+    }
+
+    fn server(number: u8) -> String {
+        format!("11.201.{number}.3")
     }
 }
 
@@ -136,7 +151,7 @@ fn docker_container_reaches_no_host_but_those_on_its_list() {
         "127.0.0.1 localhost\n127.0.0.1 local.example.com\n10.1.2.3 private.example.com\n\
          169.254.169.254 metadata.example.com\n{server} both.example.com\n127.0.0.1 both.example.com\n\
          {server} allowed.example.com\n",
-        server = Internet::SERVER
+        server = Internet::server(1)
     );
     if !world.set_hosts(&hosts) {
         return skip(TEST, "no file system of its own for the daemon; that takes root")
@@ -151,7 +166,7 @@ fn docker_container_reaches_no_host_but_those_on_its_list() {
     let mut egress: Vec<&str> = rules.iter().map(String::as_str).collect();
     egress.extend(["metadata.example.com:80", "allowed.example.com:80"]);
     make_spy(&world, &egress);
-    let _internet = Internet::start(&world);
+    let _internet = Internet::start(&world, 1);
     let world = world.start("");
 
     let script = format!(
@@ -289,6 +304,87 @@ fn docker_container_with_a_network_does_not_serve_and_says_why() {
     engine.lies.store(false, Ordering::SeqCst);
     world.expect(0, &["retry", "look"]);
     assert_eq!(world.ended(&["look"]), [TaskStatus::Complete]);
+}
+
+#[test]
+fn docker_container_that_has_its_gateway_by_tcp_reaches_nothing_else() {
+    const TEST: &str = "docker_container_that_has_its_gateway_by_tcp_reaches_nothing_else";
+    let Some(world) = World::of_containers(TEST) else { return };
+    let id = world.installation_id();
+    let network = format!("supervisor-{id}");
+    let networks = || docker(&["network", "ls", "--format", "{{.Name}}"]);
+    let settings = std::fs::read_to_string(world.path("supervisor.toml")).unwrap();
+    world.write("supervisor.toml", &format!("{settings}gateway = \"tcp\"\n"));
+    make_spy(&world, &[]);
+    // One that leads out is not taken, whoever made it.
+    docker(&["network", "create", "--label", &format!("supervisor.installation={id}"), &network]);
+    let mut world = world.start("");
+    world.add("marie", "first", "Do it", &[]);
+    let paused = world.wait_ref("the worker is paused", |world| {
+        world.status().workers.into_iter().find_map(|worker| worker.paused)
+    });
+    assert!(paused.message.contains(&network), "{paused}");
+    docker(&["network", "rm", &network]);
+    world.expect(0, &["retry", "first"]);
+    // The real CLI, whose requests go by the port.
+    assert_eq!(world.ended(&["first"]), [TaskStatus::Complete]);
+    assert!(networks().lines().any(|line| line == network));
+
+    let internet = Internet::start(&world, 2);
+    let door = |replica: &str| {
+        let file = world.sockets().join("gateway").join(replica).join("door.json");
+        let door: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        (door["address"].as_str().unwrap().to_owned(), door["secret"].as_str().unwrap().to_owned())
+    };
+    let (address, secret) = door("marie-1");
+    let (host, port) = address.split_once(':').unwrap();
+    let marie = format!("supervisor-{id}-marie-1");
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let neighbour = docker(&["inspect", "--format", format, &marie]);
+    let script = format!(
+        "direct tcp {outside} 80; direct tcp {neighbour} 3128; direct tcp 169.254.169.254 80
+         echo \"name -> $(timeout 4 getent hosts example.com || echo unknown)\"
+         connect example.com:443
+         own=${{HTTPS_PROXY%@*}}; own=${{own##*/}}
+         basic=$(printf %s $own | base64 -w0)
+         ask own \"CONNECT example.com:443 HTTP/1.1\\r\\nhost: example.com:443\\r\\nproxy-authorization: Basic $basic\"
+         HTTPS_PROXY=x:{port}
+         exec 3<>/dev/tcp/{host}/{port}
+         printf \"GET /v1/models HTTP/1.1\\r\\nhost: x\\r\\nx-supervisor-secret: ${{own#*:}}\\r\\n\\r\\n\" >&3
+         read -r -t 30 line <&3; echo \"neighbour's -> $line\"
+         echo end",
+        outside = internet.server,
+        neighbour = neighbour.trim(),
+    );
+    let seen = look(&world, &script);
+    assert!(seen.iter().any(|line| line == "end"), "{seen:#?}");
+    // Nothing comes back, not even a refusal.
+    for tried in [
+        format!("tcp {} 80", internet.server),
+        format!("tcp {} 3128", neighbour.trim()),
+        "tcp 169.254.169.254 80".to_owned(),
+    ] {
+        assert_answer(&seen, &tried, "124");
+    }
+    assert_answer(&seen, "name", "unknown");
+    assert_answer(&seen, "CONNECT example.com:443", " 407 ");
+    assert_answer(&seen, "own", "is not among the hosts that this worker may reach");
+    assert_answer(&seen, "neighbour's", " 401 ");
+    assert!(!docker(&["inspect", &marie]).contains(&secret));
+
+    // The next daemon listens at another port. The container finds it, and its secret still counts.
+    let container = || docker(&["inspect", "--format", "{{.Id}}", &marie]);
+    let before = container();
+    world.kill_daemon();
+    world.start_daemon();
+    world.add("marie", "second", "Do more", &[]);
+    assert_eq!(world.ended(&["second"]), [TaskStatus::Complete]);
+    assert_eq!(container(), before);
+
+    world.expect(0, &["down"]);
+    world.forget_daemon();
+    assert!(!networks().lines().any(|line| line == network));
 }
 
 /// An engine that gives containers the default network when they are to have none.

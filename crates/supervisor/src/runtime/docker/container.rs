@@ -11,7 +11,7 @@ use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HealthConfig,
     HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
-use protocol::WorkspaceMode;
+use protocol::{DOOR_FILE, WorkspaceMode};
 use serde_json::json;
 
 use super::engine::Engine;
@@ -35,18 +35,34 @@ pub(super) const FOLDERS: &str = "supervisor.folders";
 /// Where the worker's program is.
 const PROGRAM_DIR: &str = "/opt/supervisor";
 
+/// Where the gateway's folder is.
+const GATEWAY_DIR: &str = "/run/gateway";
+
+/// An address that is nobody's (RFC 5737).
+const NOWHERE: &str = "192.0.2.1";
+
 const MIB: i64 = 1024 * 1024;
 
 /// Returns what the engine is told about a replica, but for the labels.
-pub(super) fn describe(spec: &ReplicaSpec, engine: &Engine) -> ContainerCreateBody {
+///
+/// With a `network`, that is all that it can reach; without, there is none.
+pub(super) fn describe(
+    spec: &ReplicaSpec,
+    engine: &Engine,
+    network: Option<&str>,
+) -> ContainerCreateBody {
     let program = Path::new(PROGRAM_DIR).join(spec.program.file_name().unwrap_or_default());
+    let mut command = vec![program.to_string_lossy().into_owned()];
+    if network.is_some() {
+        command.extend(["--door".to_owned(), format!("{GATEWAY_DIR}/{DOOR_FILE}")]);
+    }
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         hostname: Some(spec.replica.to_string()),
         user: Some(format!("{}:{}", spec.user.uid, spec.user.gid)),
         working_dir: Some("/workspace".to_owned()),
         // With an entrypoint of ours, the image's command is not used either.
-        entrypoint: Some(vec![program.to_string_lossy().into_owned()]),
+        entrypoint: Some(command),
         // The image knows its PATH. Its home is on the read-only root.
         env: Some(vec!["HOME=/tmp/home".to_owned()]),
         stop_signal: Some("SIGTERM".to_owned()),
@@ -55,18 +71,21 @@ pub(super) fn describe(spec: &ReplicaSpec, engine: &Engine) -> ContainerCreateBo
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()
         }),
-        host_config: Some(walls(spec, engine)),
+        host_config: Some(walls(spec, engine, network)),
         ..ContainerCreateBody::default()
     }
 }
 
 /// What keeps an agent from its neighbours and its host.
-fn walls(spec: &ReplicaSpec, engine: &Engine) -> HostConfig {
+fn walls(spec: &ReplicaSpec, engine: &Engine, network: Option<&str>) -> HostConfig {
     let resources = spec.resources;
     let memory = i64::from(resources.memory_mib) * MIB;
     let cpus = engine.cpus.map_or(resources.cpus, |most| resources.cpus.min(f64::from(most)));
     HostConfig {
-        network_mode: Some("none".to_owned()),
+        network_mode: Some(network.unwrap_or("none").to_owned()),
+        // An engine's own name server asks this one what it does not know, some of them from outside of
+        // the container.
+        dns: network.map(|_| vec![NOWHERE.to_owned()]),
         readonly_rootfs: Some(true),
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
@@ -113,7 +132,7 @@ fn folders(spec: &ReplicaSpec) -> [(&Path, &'static str, bool); 6] {
         (&spec.results, "/results", true),
         (&spec.workspace, "/workspace", shared),
         (&spec.config_dir, "/config", true),
-        (&spec.gateway, "/run/gateway", false),
+        (&spec.gateway, GATEWAY_DIR, false),
     ]
 }
 

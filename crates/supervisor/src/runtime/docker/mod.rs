@@ -8,8 +8,10 @@ mod container;
 mod endpoint;
 mod engine;
 mod error;
+mod network;
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -58,6 +60,8 @@ const STARTS_AT_ONCE: usize = 3;
 pub struct DockerRuntime {
     engine: Engine,
     installation: String,
+    /// Whether containers find their gateways by a network of ours, and not by sockets.
+    by_network: bool,
     programs: Programs,
     starts: Semaphore,
     /// Warnings of the engine that were passed on: each comes with every container.
@@ -87,10 +91,18 @@ impl DockerRuntime {
         Ok(Self {
             engine: Engine::connect(endpoint).await?,
             installation: installation.to_owned(),
+            by_network: false,
             programs: Programs::default(),
             starts: Semaphore::new(STARTS_AT_ONCE),
             warned: Mutex::default(),
         })
+    }
+
+    /// Returns the same, but that containers find their gateways by a network on which there is nothing
+    /// else, and not by sockets, if that is wanted.
+    #[must_use]
+    pub fn by_network(self, by_network: bool) -> Self {
+        Self { by_network, ..self }
     }
 
     /// Returns where the engine is.
@@ -101,6 +113,11 @@ impl DockerRuntime {
     /// Returns the name of a replica's container.
     pub fn container_name(&self, replica: &ReplicaId) -> String {
         format!("supervisor-{}-{replica}", self.installation)
+    }
+
+    /// Returns the name of the network of this installation's containers, where they have one.
+    fn network(&self) -> String {
+        format!("supervisor-{}", self.installation)
     }
 
     fn is_ours(&self, container: &Container, replica: &ReplicaId) -> bool {
@@ -119,7 +136,8 @@ impl DockerRuntime {
         let program = self.programs.hash(&spec.program).await?;
         container::check_folders(spec)?;
         let image = self.engine.image_id(&spec.image).await?;
-        let mut body = container::describe(spec, &self.engine);
+        let network = self.by_network.then(|| self.network());
+        let mut body = container::describe(spec, &self.engine, network.as_deref());
         let folders = container::identity(spec);
         let fingerprint = fingerprint::of(json!({
             "body": body, "image": image, "program": program, "attempt": spec.only_attempt,
@@ -284,6 +302,17 @@ impl Runtime for DockerRuntime {
             Some(found) => self.engine.end(&self.container_name(replica), &found, grace).await,
             None => Ok(()),
         }
+    }
+
+    async fn door(&self) -> Result<Option<IpAddr>, RuntimeError> {
+        if !self.by_network {
+            return Ok(None);
+        }
+        network::make(&self.engine, &self.network(), &self.installation).await.map(Some)
+    }
+
+    async fn clear_away(&self) -> Result<(), RuntimeError> {
+        network::remove(&self.engine, &self.network(), &self.installation).await
     }
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
