@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    client::Answer,
     exchange::{End, Exchange, Upload},
     limits,
 };
@@ -39,6 +40,11 @@ impl RequestBody {
     ) -> (Self, oneshot::Receiver<Incoming>) {
         let (sender, rest) = oneshot::channel();
         (Self { incoming: Some(incoming), upload, rest: Some(sender) }, rest)
+    }
+
+    /// Returns what tells how far it is.
+    pub(crate) fn upload(&self) -> Arc<Upload> {
+        Arc::clone(&self.upload)
     }
 }
 
@@ -73,6 +79,7 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
+        self.upload.set_over();
         if let (Some(incoming), Some(rest)) = (self.incoming.take(), self.rest.take()) {
             // Nobody waits for it when the client is gone.
             let _ = rest.send(incoming);
@@ -99,7 +106,7 @@ pub(crate) enum ResponseBody {
 /// The upstream's answer, watched for silence.
 #[derive(Debug)]
 pub(crate) struct Download {
-    incoming: Incoming,
+    incoming: Answer,
     exchange: Exchange,
     /// Runs while the upstream is being waited for, and only then.
     silence: Option<Pin<Box<Sleep>>>,
@@ -115,7 +122,7 @@ pub(crate) enum BrokenBody {
 }
 
 impl Download {
-    pub(crate) fn new(incoming: Incoming, mut exchange: Exchange) -> Self {
+    pub(crate) fn new(incoming: Answer, mut exchange: Exchange) -> Self {
         if incoming.is_end_stream() {
             exchange.set_end(End::Complete);
         }

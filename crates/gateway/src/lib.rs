@@ -39,6 +39,7 @@ mod headers;
 pub mod limits;
 mod listener;
 mod money;
+mod pool;
 mod proxy;
 mod socket;
 mod tokens;

@@ -11,7 +11,7 @@ use crate::{
     admission::{self, Verdict},
     answer,
     body::{self, Download, RequestBody, ResponseBody},
-    client::Client,
+    client::{Answer, Client, NoAnswer},
     credential::Credential,
     exchange::{End, Exchange},
     headers::strip_hop_by_hop,
@@ -69,7 +69,7 @@ impl Proxy {
         request: Request<Incoming>,
         path: PathAndQuery,
         exchange: &mut Exchange,
-    ) -> Result<Response<Incoming>, (Response<Bytes>, End)> {
+    ) -> Result<Response<Answer>, (Response<Bytes>, End)> {
         let (mut parts, incoming) = request.into_parts();
         parts.uri = match self.upstream.target(path) {
             Ok(uri) => uri,
@@ -104,7 +104,7 @@ impl Proxy {
                 let error = std::io::Error::other("the client broke off its request");
                 return Err((answer::no_answer(&self.upstream, &error), End::ClientGone));
             }
-            Ok(Err(error)) if error.is_connect() => {
+            Ok(Err(error @ NoAnswer::Connect(_))) => {
                 (answer::unreachable(&self.upstream, &error), End::Unreachable)
             }
             Ok(Err(error)) => (answer::no_answer(&self.upstream, &error), End::Unreachable),

@@ -21,6 +21,8 @@ use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::wire::Address;
+
 type Failure = Box<dyn Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -67,13 +69,25 @@ struct Options {
     role: Option<Role>,
 }
 
-/// The processes that a run starts.
+/// The processes that a run starts, and its load alone.
 #[derive(Debug, Subcommand)]
 enum Role {
     #[command(hide = true)]
     ServeGateway { upstream: String, sockets: Vec<PathBuf> },
     #[command(hide = true)]
     ServeUpstream,
+    /// Put the load on sockets that are served already, for a profiler beside it
+    Load {
+        /// `unix:/path` or `host:port`; connections are spread over all of them
+        #[arg(required = true)]
+        at: Vec<Address>,
+        /// So many requests a second, not as many as it can
+        #[arg(long)]
+        rate: Option<f64>,
+        /// The size of a request's body
+        #[arg(long, default_value_t = run::SMALL)]
+        size: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -83,6 +97,10 @@ fn main() -> ExitCode {
             serve::gateway(upstream, sockets).map(|()| true)
         }
         Some(Role::ServeUpstream) => serve::upstream().map(|()| true),
+        Some(Role::Load { at, rate, size }) => {
+            let length = Duration::from_secs_f64(options.seconds);
+            run::once(at, *rate, *size, length).map(|()| true)
+        }
         None => measure(&options),
     };
     match done {

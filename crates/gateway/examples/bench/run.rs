@@ -182,7 +182,7 @@ fn top_rates(plan: &Plan, lanes: &[Lane<'_>], size: usize) -> Result<Vec<Top>> {
         for (lane, top) in lanes.iter().zip(&mut tops) {
             note(&format!("top rate with {size} B, round {round}: {}", lane.name));
             let cpu_before = lane.proxy.map(|proxy| proxy.process.cpu_time()).transpose()?;
-            let measured = turn(plan, lane, size, Pace::Closed)?;
+            let measured = turn(plan.turn, lane, size, Pace::Closed)?;
             // The first round warms up: processes start, connections open, Python compiles.
             if round == 0 {
                 continue;
@@ -205,7 +205,7 @@ fn latencies(plan: &Plan, lanes: &[Lane<'_>], size: usize, rate: f64) -> Result<
     for round in 1..=plan.rounds {
         for (lane, latency) in lanes.iter().zip(&mut latencies) {
             note(&format!("{rate:.0}/s with {size} B, round {round}: {}", lane.name));
-            let measured = turn(plan, lane, size, Pace::Open(rate))?;
+            let measured = turn(plan.turn, lane, size, Pace::Open(rate))?;
             latency.p50.push(measured.quantile(0.5).as_secs_f64() * 1e3);
             latency.p99.push(measured.quantile(0.99).as_secs_f64() * 1e3);
         }
@@ -220,7 +220,18 @@ fn half(tops: &[Top], name: &str) -> Result<f64> {
     Ok((median(&top.rates) / 2.0).max(10.0))
 }
 
-fn turn(plan: &Plan, lane: &Lane<'_>, size: usize, pace: Pace) -> Result<Measured> {
+/// Puts the load on some addresses, once, and prints what came of it.
+pub(crate) fn once(at: &[Address], rate: Option<f64>, size: usize, length: Duration) -> Result<()> {
+    let lane = Lane { name: "load", at, proxy: None };
+    let pace = rate.map_or(Pace::Closed, Pace::Open);
+    let measured = turn(length, &lane, size, pace)?;
+    let at = |share| measured.quantile(share).as_secs_f64() * 1e3;
+    println!("{:.0}/s, p50 {:.3} ms, p99 {:.3} ms", measured.rate, at(0.5), at(0.99));
+    println!("{} answers", measured.answers);
+    Ok(())
+}
+
+fn turn(length: Duration, lane: &Lane<'_>, size: usize, pace: Pace) -> Result<Measured> {
     let request = wire::request("", &sse::request_body(size));
     let load = Load {
         at: lane.at,
@@ -228,8 +239,8 @@ fn turn(plan: &Plan, lane: &Lane<'_>, size: usize, pace: Pace) -> Result<Measure
         request: &request,
         expected: sse::ANSWER.as_bytes(),
         pace,
-        warm_up: plan.turn / 6,
-        length: plan.turn,
+        warm_up: length / 6,
+        length,
     };
     load::run(&load).map_err(of(lane.name))
 }

@@ -3,9 +3,10 @@
 
 use std::{
     fmt,
-    net::{SocketAddr, TcpStream},
+    net::{AddrParseError, SocketAddr, TcpStream},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
+    str::FromStr,
 };
 
 use crate::Result;
@@ -41,6 +42,17 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddrParseError;
+
+    fn from_str(s: &str) -> std::result::Result<Self, AddrParseError> {
+        match s.strip_prefix("unix:") {
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => s.parse().map(Self::Tcp),
         }
     }
 }
