@@ -72,7 +72,6 @@ pub(crate) fn head(more_headers: &str) -> Vec<u8> {
     format!(
         "POST /v1/messages?beta=true HTTP/1.1\r\n\
          Accept: application/json\r\n\
-         Authorization: Bearer {CLIENT_KEY}\r\n\
          Content-Type: application/json\r\n\
          User-Agent: claude-cli/2.1.327 (external, sdk-cli)\r\n\
          X-Claude-Code-Session-Id: 5245a466-31c5-4f0a-9c9e-0d8f9b6a7c11\r\n\
