@@ -168,7 +168,6 @@ impl Line {
     {
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
-            .max_headers(limits::MAX_HEADERS)
             .max_buf_size(limits::BUFFER)
             .handshake(io)
             .await?;

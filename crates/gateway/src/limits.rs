@@ -48,6 +48,3 @@ pub const MAX_CONNECTIONS: usize = 64;
 ///
 /// 64 KiB: eight times what servers usually take as a head, and a few reads of a fast stream.
 pub const BUFFER: usize = 64 * 1024;
-
-/// How many header lines a message may have. The CLI sends about 25, the API answers with about 40.
-pub const MAX_HEADERS: usize = 128;
