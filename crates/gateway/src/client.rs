@@ -166,8 +166,9 @@ impl Line {
     where
         T: Read + Write + Send + Unpin + 'static,
     {
+        // The names of an answer's headers arrive in lower case, as they do by HTTP/2. Those of requests go out
+        // as the client has spelled them: the listener has noted that in the request.
         let (sender, connection) = http1::Builder::new()
-            .preserve_header_case(true)
             .max_buf_size(limits::BUFFER)
             .handshake(io)
             .await?;
