@@ -67,6 +67,12 @@ image: ## Make the image of worker containers, with its base image, where it is 
 .PHONY: check
 check: check-fmt check-clippy check-deny check-generated check-docs check-scripts ## Formatting, lints, dependencies, generated files, documentation, scripts
 
+# More arguments, as in `make bench-gateway BENCH_ARGS='--rounds 3 --without-litellm'`.
+BENCH_ARGS ?= --write docs/performance.md
+.PHONY: bench-gateway
+bench-gateway: cargo ## Measure the gateway beside nginx and LiteLLM; write docs/performance.md
+	@$(CARGO) run --release --package gateway --example bench -- $(BENCH_ARGS)
+
 .PHONY: clean
 clean: ## Remove target, .cache and our images; never tasks, results, logins or the journal
 	@compose/image --remove

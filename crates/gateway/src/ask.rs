@@ -46,8 +46,6 @@ pub(crate) struct Ask {
     pub(crate) model: Arc<str>,
     /// The most tokens that it may write.
     pub(crate) max_tokens: u64,
-    /// Whether the answer is to be a stream.
-    pub(crate) stream: bool,
     /// Whether another speed than the standard one is asked for, which has another price.
     pub(crate) fast: bool,
     /// Whether anything is to be cached for longer than five minutes, which costs more.
@@ -148,7 +146,6 @@ impl Ask {
         let prefix = blocks.shared_ttl().filter(|_| blocks.shared_size() >= MIN_PREFIX_BYTES);
         Ok(Self {
             max_tokens: reading.max_tokens,
-            stream: reading.stream,
             fast: reading.fast,
             long_lived: finds.long_lived,
             server_tools: finds.server_tools,

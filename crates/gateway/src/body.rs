@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     booking::Booking,
+    client::Answer,
     exchange::{End, Exchange, Upload},
     limits,
 };
@@ -25,12 +26,25 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     /// It was read before, so that it can be sent more than once.
-    Whole(Full<Bytes>),
+    Whole(Whole),
     /// It is sent on as it comes.
     Passing(Passing),
 }
 
 impl RequestBody {
+    /// Returns a body that was read before.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Whole { body: Full::new(bytes), upload: Arc::default() })
+    }
+
+    /// Returns what tells how far it is.
+    pub(crate) fn upload(&self) -> Arc<Upload> {
+        match self {
+            Self::Whole(body) => Arc::clone(&body.upload),
+            Self::Passing(body) => Arc::clone(&body.upload),
+        }
+    }
+
     /// Returns the body to send, and where it comes back if it is dropped before its end.
     pub(crate) fn passing(
         incoming: Incoming,
@@ -51,23 +65,38 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Whole(body) => {
+                Pin::new(&mut body.body).poll_frame(cx).map_err(|never| match never {})
+            }
             Self::Passing(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(body) => body.is_end_stream(),
+            Self::Whole(body) => body.body.is_end_stream(),
             Self::Passing(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(body) => body.size_hint(),
+            Self::Whole(body) => body.body.size_hint(),
             Self::Passing(body) => body.size_hint(),
         }
+    }
+}
+
+/// A body that was read before.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    body: Full<Bytes>,
+    upload: Arc<Upload>,
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        self.upload.set_over();
     }
 }
 
@@ -113,6 +142,7 @@ impl Body for Passing {
 
 impl Drop for Passing {
     fn drop(&mut self) {
+        self.upload.set_over();
         if let (Some(incoming), Some(rest)) = (self.incoming.take(), self.rest.take()) {
             // Nobody waits for it when the client is gone.
             let _ = rest.send(incoming);
@@ -172,7 +202,7 @@ pub(crate) async fn whole(mut incoming: Incoming, upload: &Upload) -> Result<Byt
 }
 
 /// Returns a short body of the upstream's, as far as it comes soon; what is longer is cut off.
-pub(crate) async fn short(mut incoming: Incoming) -> Bytes {
+pub(crate) async fn short(mut incoming: Answer) -> Bytes {
     let mut all = BytesMut::new();
     let reading = async {
         while let Some(Ok(frame)) = incoming.frame().await {
@@ -204,7 +234,7 @@ pub(crate) enum ResponseBody {
 /// The upstream's answer, watched for silence.
 #[derive(Debug)]
 pub(crate) struct Download {
-    incoming: Incoming,
+    incoming: Answer,
     exchange: Exchange,
     /// What is booked for it, if it is the model's.
     booking: Option<Booking>,
@@ -222,7 +252,7 @@ pub(crate) enum BrokenBody {
 }
 
 impl Download {
-    pub(crate) fn new(incoming: Incoming, exchange: Exchange, booking: Option<Booking>) -> Self {
+    pub(crate) fn new(incoming: Answer, exchange: Exchange, booking: Option<Booking>) -> Self {
         let mut download = Self { incoming, exchange, booking, silence: None };
         if download.incoming.is_end_stream() {
             download.end(End::Complete);

@@ -68,8 +68,12 @@ impl Drop for Booking {
             }
         }
         let prices = &self.governor.prices;
-        let answered = reading.model.as_deref().filter(|model| prices.of(model).is_some());
-        let model = answered.unwrap_or(&self.model);
+        // The one that was asked is billed, whatever name the answer has (measured with the CLI); the
+        // other one only where the first has no price.
+        let model = match (prices.of(&self.model), &reading.model) {
+            (None, Some(answered)) => answered,
+            _ => &self.model,
+        };
         let cost = prices.cost(model, &reading.tokens, reading.terms);
         if cost.is_none() && reading.tokens != Tokens::default() {
             self.governor.warn_of_no_price(model);

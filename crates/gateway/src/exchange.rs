@@ -30,6 +30,7 @@ pub(crate) struct Exchange {
 pub(crate) struct Upload {
     bytes: AtomicU64,
     broken: AtomicBool,
+    over: AtomicBool,
 }
 
 /// How an exchange ended.
@@ -56,6 +57,15 @@ impl Upload {
 
     pub(crate) fn set_broken(&self) {
         self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing more of the body will be asked for.
+    pub(crate) fn set_over(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 }
 

@@ -66,6 +66,7 @@ mod message;
 mod meter;
 mod money;
 pub mod pace;
+mod pool;
 mod prefix;
 mod prices;
 mod proxy;

@@ -87,9 +87,6 @@ pub const TUNNEL_BUFFER: usize = 16 * 1024;
 /// 64 KiB: eight times what servers usually take as a head, and a few reads of a fast stream.
 pub const BUFFER: usize = 64 * 1024;
 
-/// How many header lines a message may have. The CLI sends about 25, the API answers with about 40.
-pub const MAX_HEADERS: usize = 128;
-
 /// The largest request to the model that is taken, in bytes: the API's own limit.
 pub const MAX_REQUEST: usize = 32 * 1024 * 1024;
 

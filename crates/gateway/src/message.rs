@@ -14,7 +14,6 @@ use http::{
     request::Parts,
     uri::PathAndQuery,
 };
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,6 +22,7 @@ use crate::{
     ask::Ask,
     body::{self, RequestBody, Unread},
     booking::Booking,
+    client::{Answer, NoAnswer},
     credential::Credential,
     desk::Case,
     exchange::{End, Exchange},
@@ -66,7 +66,7 @@ impl Proxy {
         request: Request<Incoming>,
         path: PathAndQuery,
         exchange: &mut Exchange,
-    ) -> Result<(Response<Incoming>, Option<Booking>), Own> {
+    ) -> Result<(Response<Answer>, Option<Booking>), Own> {
         let arrived = Instant::now();
         let (parts, incoming) = request.into_parts();
         let _room = self.room.take(&parts.headers).await;
@@ -85,7 +85,7 @@ impl Proxy {
     }
 
     /// Sends a request until there is an answer that the client has a use for.
-    async fn converse(&self, call: Call<'_>) -> Result<(Response<Incoming>, Option<Booking>), Own> {
+    async fn converse(&self, call: Call<'_>) -> Result<(Response<Answer>, Option<Booking>), Own> {
         let Call { parts, path, body, ask, case, arrived } = call;
         let (caller, governor) = (&case.caller, &self.governor);
         let stop = |stop: Stop| stopped(case.set_stop(stop));
@@ -134,7 +134,7 @@ impl Proxy {
             let sending = self.client.request(request);
             let response = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
                 Ok(Ok(response)) => response,
-                Ok(Err(error)) if error.is_connect() => {
+                Ok(Err(error @ NoAnswer::Connect(_))) => {
                     turn.release();
                     reservation.release();
                     return Err((answer::unreachable(&self.upstream, &error), End::Unreachable));
@@ -205,7 +205,7 @@ impl Proxy {
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         // Read as a whole, it goes out as a whole, however it came in.
         parts.headers.insert(CONTENT_LENGTH, body.len().into());
-        Ok(Request::from_parts(parts, RequestBody::Whole(Full::new(body.clone()))))
+        Ok(Request::from_parts(parts, RequestBody::whole(body.clone())))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     admission::{self, Verdict},
     answer,
     body::{self, Download, RequestBody, ResponseBody},
-    client::Client,
+    client::{Answer, Client, NoAnswer},
     credential::Credential,
     desk::Desk,
     egress::Egress,
@@ -93,7 +93,7 @@ impl Proxy {
         request: Request<Incoming>,
         path: PathAndQuery,
         exchange: &mut Exchange,
-    ) -> Result<Response<Incoming>, Own> {
+    ) -> Result<Response<Answer>, Own> {
         let (mut parts, incoming) = request.into_parts();
         let credential = match self.account.credential().await {
             Ok(credential) => credential,
@@ -113,7 +113,7 @@ impl Proxy {
                 let error = std::io::Error::other("the client broke off its request");
                 return Err((answer::no_answer(&self.upstream, &error), End::ClientGone));
             }
-            Ok(Err(error)) if error.is_connect() => {
+            Ok(Err(error @ NoAnswer::Connect(_))) => {
                 (answer::unreachable(&self.upstream, &error), End::Unreachable)
             }
             Ok(Err(error)) => (answer::no_answer(&self.upstream, &error), End::Unreachable),
@@ -148,10 +148,7 @@ impl Proxy {
     }
 
     /// Makes an answer's head the client's.
-    pub(crate) fn incoming(
-        &self,
-        mut response: Response<Incoming>,
-    ) -> Result<Response<Incoming>, Own> {
+    pub(crate) fn incoming(&self, mut response: Response<Answer>) -> Result<Response<Answer>, Own> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked: `Upgrade` ends at this hop.
             let error = std::io::Error::other("it switched to another protocol");

@@ -8,7 +8,7 @@ use std::{
 
 use http::{
     HeaderValue, Uri,
-    uri::{Authority, InvalidUri, PathAndQuery, Scheme},
+    uri::{self, Authority, InvalidUri, PathAndQuery, Scheme},
 };
 use protocol::HostName;
 use thiserror::Error;
@@ -146,19 +146,25 @@ impl Upstream {
         self.host.clone()
     }
 
-    /// Returns where a request for `path` goes. Path and query keep their bytes.
+    /// Returns where connections go: the address without the prefix.
+    pub(crate) fn origin(&self) -> Uri {
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        Uri::from_parts(parts).expect("BUG: scheme, authority and path should be an address")
+    }
+
+    /// Returns what a request for `path` asks the upstream for. Path and query keep their bytes.
     ///
     /// # Errors
     ///
     /// With the prefix, the path may be longer than a URI can be.
-    pub(crate) fn target(&self, path: PathAndQuery) -> Result<Uri, http::Error> {
-        let path =
-            if self.prefix.is_empty() { path } else { format!("{}{path}", self.prefix).parse()? };
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build()
+    pub(crate) fn target(&self, path: PathAndQuery) -> Result<Uri, InvalidUri> {
+        if self.prefix.is_empty() {
+            return Ok(Uri::from(path));
+        }
+        Ok(Uri::from(format!("{}{path}", self.prefix).parse::<PathAndQuery>()?))
     }
 }
 
@@ -257,9 +263,9 @@ mod tests {
     #[test]
     fn prefix_is_kept_and_path_and_query_are_untouched() {
         let path = "/v1/messages?beta=true&x=%2f";
-        assert_eq!(target("https://a.example", path), format!("https://a.example{path}"));
-        assert_eq!(target("http://a:4000/p/q/", path), format!("http://a:4000/p/q{path}"));
-        assert_eq!(target("unix:/a.sock", path), format!("http://localhost{path}"));
+        assert_eq!(target("https://a.example", path), path);
+        assert_eq!(target("http://a:4000/p/q/", path), format!("/p/q{path}"));
+        assert_eq!(target("unix:/a.sock", path), path);
     }
 
     #[test]

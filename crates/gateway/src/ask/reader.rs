@@ -18,7 +18,6 @@ use super::{
 pub(super) struct Reading {
     pub(super) model: String,
     pub(super) max_tokens: u64,
-    pub(super) stream: bool,
     pub(super) fast: bool,
     pub(super) finds: Finds,
     pub(super) blocks: Blocks,
@@ -37,7 +36,6 @@ impl Reading {
 enum Key {
     Model,
     MaxTokens,
-    Stream,
     Speed,
     CacheControl,
     Tools,
@@ -51,7 +49,6 @@ impl Key {
         match key {
             "model" => (Self::Model, "model"),
             "max_tokens" => (Self::MaxTokens, "max_tokens"),
-            "stream" => (Self::Stream, "stream"),
             "speed" => (Self::Speed, "speed"),
             "cache_control" => (Self::CacheControl, "cache_control"),
             "tools" => (Self::Tools, "tools"),
@@ -72,7 +69,7 @@ impl<'de> Visitor<'de> for Body {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Reading, A::Error> {
-        let (mut model, mut max_tokens, mut stream, mut fast) = (None, None, false, false);
+        let (mut model, mut max_tokens, mut fast) = (None, None, false);
         let (mut tools, mut system, mut messages) = (Vec::new(), Vec::new(), Vec::new());
         let mut finds = Finds::default();
         let mut once = Once::default();
@@ -84,7 +81,6 @@ impl<'de> Visitor<'de> for Body {
             match key {
                 Key::Model => model = Some(map.next_value_seed(Text(str::to_owned))?),
                 Key::MaxTokens => max_tokens = Some(map.next_value::<u64>()?),
-                Key::Stream => stream = map.next_value::<Option<bool>>()?.unwrap_or(false),
                 Key::Speed => {
                     fast = !matches!(map.next_value::<&RawValue>()?.get(), "null" | "\"standard\"");
                 }
@@ -109,7 +105,6 @@ impl<'de> Visitor<'de> for Body {
         Ok(Reading {
             model: model.ok_or_else(|| A::Error::missing_field("model"))?,
             max_tokens: max_tokens.ok_or_else(|| A::Error::missing_field("max_tokens"))?,
-            stream,
             fast,
             finds,
             blocks: Blocks::new(&tools, &system, &messages),

@@ -54,7 +54,7 @@ fn places(ask: &Ask) -> Vec<String> {
 #[test]
 fn request_of_the_cli_is_read() {
     let ask = parse(&first());
-    assert_eq!((&*ask.model, ask.max_tokens, ask.stream), ("claude-opus-5-5", 128_000, true));
+    assert_eq!((&*ask.model, ask.max_tokens), ("claude-opus-5-5", 128_000));
     assert!(!ask.fast && !ask.long_lived && !ask.server_tools);
     assert_eq!(
         places(&ask),
@@ -243,7 +243,7 @@ fn other_speed_is_seen() {
 #[test]
 fn least_request_is_enough() {
     let ask = Ask::parse(br#" {"max_tokens":1,"model":"m"} "#).unwrap();
-    assert_eq!((ask.stream, ask.prefix, ask.blocks.all()), (false, None, &[][..]));
+    assert_eq!((ask.prefix, ask.blocks.all()), (None, &[][..]));
     let nulls =
         r#"{"model":"m","max_tokens":0,"stream":null,"tools":null,"system":null,"messages":[]}"#;
     assert!(Ask::parse(nulls.as_bytes()).is_ok());

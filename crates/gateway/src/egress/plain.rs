@@ -49,7 +49,6 @@ pub(super) async fn handshake(
 ) -> Result<(SendRequest<Incoming>, Outgoing), hyper::Error> {
     Builder::new()
         .preserve_header_case(true)
-        .max_headers(limits::MAX_HEADERS)
         .max_buf_size(limits::BUFFER)
         .handshake(TokioIo::new(stream))
         .await

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
 use crate::support::{
-    World, client, full, get, post, read_head, send, soon, unix_upstream, upstream,
+    World, client, full, get, post, raw_upstream, read_head, send, soon, unix_upstream, upstream,
 };
 
 #[tokio::test]
@@ -29,6 +29,73 @@ async fn requests_one_after_another_share_a_connection_on_both_sides() {
     }
 
     assert_eq!(taken.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn answer_without_a_body_leaves_its_connection_to_the_next() {
+    let (url, taken) = upstream(|request| async move {
+        Response::builder()
+            .status(if request.method() == "GET" { 204 } else { 200 })
+            .body(full(""))
+            .unwrap()
+    })
+    .await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", None).await;
+
+    for _ in 0..3 {
+        assert_eq!(send(replica.path(), get("/v1/x")).await.status(), 204);
+        assert_eq!(send(replica.path(), post(full("{}"))).await.status(), 200);
+    }
+
+    assert_eq!(taken.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn connection_that_the_upstream_has_closed_is_not_used_again() {
+    let (listener, url) = raw_upstream().await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", None).await;
+
+    for n in 0..20 {
+        let sending = tokio::spawn({
+            let path = replica.path().to_owned();
+            async move { send(&path, get("/v1/x")).await }
+        });
+        let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        let response = sending.await.unwrap();
+        assert_eq!(response.status(), 200, "request {n}");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+        // Without a word, as servers do with connections that are idle.
+        drop(stream);
+    }
+}
+
+#[tokio::test]
+async fn connection_is_not_shared_before_its_answer_is_read() {
+    let (listener, url) = raw_upstream().await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", None).await;
+    let ask = || {
+        let path = replica.path().to_owned();
+        tokio::spawn(async move { send(&path, get("/v1/x")).await })
+    };
+    let first = ask();
+    let (mut one, _) = soon("a connection", listener.accept()).await.unwrap();
+    read_head(&mut one).await;
+    one.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no").await.unwrap();
+    let first = first.await.unwrap();
+
+    let second = ask();
+    let (mut two, _) = soon("another connection", listener.accept()).await.unwrap();
+    read_head(&mut two).await;
+    two.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntwo").await.unwrap();
+    assert_eq!(second.await.unwrap().into_body().collect().await.unwrap().to_bytes(), "two");
+
+    one.write_all(b"k").await.unwrap();
+    assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "ok");
 }
 
 #[tokio::test]

@@ -131,6 +131,42 @@ async fn upstream_that_does_not_read_holds_the_client_back() {
     drop(accepted);
 }
 
+#[tokio::test]
+async fn request_goes_on_while_nobody_reads_the_answer_that_came_early() {
+    let total = 16 * MIB;
+    let (listener, url) = raw_upstream().await;
+    let world = World::new(&url);
+    let replica = world.replica("marie-1", None).await;
+    let mut client = UnixStream::connect(replica.path()).await.unwrap();
+    let head = format!("POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    let (mut upstream, _) = soon("a connection", listener.accept()).await.unwrap();
+    read_head(&mut upstream).await;
+    let (mut reading, mut writing) = upstream.split();
+    let body = noise(total);
+
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {total}\r\n\r\n");
+    writing.write_all(head.as_bytes()).await.unwrap();
+    let mut request = vec![0; total];
+    let answered = async {
+        // More than fits on the way, so the client's side of the gateway stands still.
+        writing.write_all(&body).await.unwrap();
+    };
+    let asked = async {
+        // Reads the answer only when the request is out.
+        client.write_all(&body).await.unwrap();
+        let mut answer = vec![0; total];
+        read_head(&mut client).await;
+        client.read_exact(&mut answer).await.unwrap();
+        answer
+    };
+    let all = async { tokio::join!(asked, answered, reading.read_exact(&mut request)) };
+    let (answer, (), read) = soon("both bodies", all).await;
+
+    read.unwrap();
+    assert!(request == body && answer == body);
+}
+
 /// Waits until the other end has closed, however it did.
 async fn closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
     let mut rest = Vec::new();

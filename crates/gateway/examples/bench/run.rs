@@ -1,0 +1,270 @@
+//! The order of a run. In each round every contender has a short turn, so that what else the machine does
+//! falls on all alike.
+
+use std::{path::Path, time::Duration};
+
+use crate::{
+    Failure, Result, bodies,
+    contenders::{self, Contender},
+    load::{self, Load, Measured, Pace},
+    sse, streams,
+    wire::{self, Address},
+};
+
+/// How many connections the load has open.
+pub(crate) const CONNECTIONS: usize = 64;
+
+/// The sizes of a request: what the CLI sends without tools, and with all its defaults.
+pub(crate) const SMALL: usize = 1_800;
+pub(crate) const LARGE: usize = 47_000;
+
+/// How much to do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) rounds: u32,
+    pub(crate) turn: Duration,
+    pub(crate) streams: usize,
+    /// How many text deltas each stream has.
+    pub(crate) events: usize,
+    pub(crate) with_litellm: bool,
+    pub(crate) is_smoke: bool,
+}
+
+/// What was found.
+pub(crate) struct Findings {
+    pub(crate) small: Requests,
+    pub(crate) large: Requests,
+    /// At half of LiteLLM's own top rate; it can't do half of ours.
+    pub(crate) litellm: Option<Requests>,
+    pub(crate) streams: Streams,
+    pub(crate) exchanges: usize,
+    pub(crate) compared: u64,
+}
+
+/// What was found with requests of one size.
+#[derive(Default)]
+pub(crate) struct Requests {
+    pub(crate) bytes: usize,
+    pub(crate) top: Vec<Top>,
+    /// The rate at which latencies were taken: half of the gateway's top rate.
+    pub(crate) half: f64,
+    pub(crate) latencies: Vec<Latency>,
+}
+
+/// A contender's top rate.
+pub(crate) struct Top {
+    pub(crate) name: &'static str,
+    /// Answers per second, by round.
+    pub(crate) rates: Vec<f64>,
+    /// The proxy's own processor time per request in seconds, by round. None for a direct connection.
+    pub(crate) cpu: Vec<f64>,
+}
+
+/// A contender's time to the first byte.
+pub(crate) struct Latency {
+    pub(crate) name: &'static str,
+    /// In milliseconds, by round.
+    pub(crate) p50: Vec<f64>,
+    pub(crate) p99: Vec<f64>,
+}
+
+/// What was found with many streams at once.
+pub(crate) struct Streams {
+    pub(crate) direct: Vec<Duration>,
+    pub(crate) gateway: Vec<Duration>,
+    /// The gateway's memory in KiB before, and the most while they were open.
+    pub(crate) before: u64,
+    pub(crate) most: u64,
+}
+
+pub(crate) const DIRECT_UNIX: &str = "direct, unix socket";
+pub(crate) const DIRECT_TCP: &str = "direct, TCP";
+pub(crate) const NGINX: &str = "nginx as reverse proxy";
+pub(crate) const GATEWAY: &str = "gateway";
+pub(crate) const LITELLM: &str = "LiteLLM";
+
+/// One that has turns: a way to the upstream, by a proxy or without.
+#[derive(Clone, Copy)]
+struct Lane<'a> {
+    name: &'static str,
+    at: &'a [Address],
+    proxy: Option<&'a Contender>,
+}
+
+/// Carries out a plan.
+///
+/// # Errors
+///
+/// If something that is compared can't be started or gives a wrong answer.
+pub(crate) fn run(plan: &Plan) -> Result<Findings> {
+    let folder = tempfile::Builder::new().prefix("bench-gateway").tempdir()?;
+    let folder = folder.path();
+    let own = contenders::own_upstream()?;
+    let nginx = contenders::nginx();
+    let quick = match &nginx {
+        Some(nginx) => Some(contenders::nginx_upstream(nginx, folder)?),
+        None if plan.is_smoke => None,
+        None => return Err("nginx is not installed\nHint: apt-get install nginx-light".into()),
+    };
+    let direct = &quick.as_ref().unwrap_or(&own).at;
+    let upstream = &direct[0];
+    let floor = match &nginx {
+        Some(nginx) => Some(contenders::nginx_proxy(nginx, folder, upstream)?),
+        None => None,
+    };
+    let gateway = contenders::gateway(folder, "quick", upstream)?;
+    let mut lanes = vec![Lane { name: DIRECT_TCP, at: &direct[..1], proxy: None }];
+    if let Some(unix) = direct.get(1..) {
+        lanes.push(Lane { name: DIRECT_UNIX, at: unix, proxy: None });
+    }
+    if let Some(floor) = &floor {
+        lanes.push(Lane { name: NGINX, at: &floor.at, proxy: Some(floor) });
+    }
+    lanes.push(Lane { name: GATEWAY, at: &gateway.at, proxy: Some(&gateway) });
+
+    let mut small = Requests { bytes: SMALL, ..Requests::default() };
+    let slow = match plan.with_litellm {
+        true => Some(beside_litellm(plan, folder, &lanes, &mut small)?),
+        false => {
+            small.top = top_rates(plan, &lanes, SMALL)?;
+            None
+        }
+    };
+    let mut large = Requests { bytes: LARGE, ..Requests::default() };
+    large.top = top_rates(plan, &lanes, LARGE)?;
+    for requests in [&mut small, &mut large] {
+        requests.half = half(&requests.top, GATEWAY)?;
+        requests.latencies = latencies(plan, &lanes, requests.bytes, requests.half)?;
+    }
+
+    note("many streams at once");
+    let body = sse::request_body(LARGE);
+    let gateway = contenders::gateway(folder, "slow", &own.at[0])?;
+    let before = gateway.process.memory("VmRSS")?;
+    let streams = Streams {
+        direct: streams::run(&own.at, plan.streams, plan.events, &body).map_err(of(DIRECT_TCP))?,
+        gateway: streams::run(&gateway.at, plan.streams, plan.events, &body)
+            .map_err(of(GATEWAY))?,
+        before,
+        most: gateway.process.memory("VmHWM")?,
+    };
+    note("bodies of all sizes");
+    let (exchanges, compared) =
+        bodies::compare(&gateway.at[0], if plan.is_smoke { 1 << 17 } else { usize::MAX })?;
+    Ok(Findings { small, large, litellm: slow, streams, exchanges, compared })
+}
+
+/// Takes the top rates of LiteLLM and all others, and the latencies at a rate that LiteLLM can do. It is ended
+/// then: even idle, it takes time of a core.
+fn beside_litellm(
+    plan: &Plan,
+    folder: &Path,
+    others: &[Lane<'_>],
+    small: &mut Requests,
+) -> Result<Requests> {
+    note("starting LiteLLM");
+    let cores = std::thread::available_parallelism()?.get();
+    let litellm = contenders::litellm(folder, cores, &others[0].at[0])?;
+    let mut lanes = others.to_vec();
+    lanes.push(Lane { name: LITELLM, at: &litellm.at, proxy: Some(&litellm) });
+    small.top = top_rates(plan, &lanes, SMALL)?;
+    let half = half(&small.top, LITELLM)?;
+    let latencies = latencies(plan, &lanes, SMALL, half)?;
+    Ok(Requests { bytes: SMALL, top: Vec::new(), half, latencies })
+}
+
+fn top_rates(plan: &Plan, lanes: &[Lane<'_>], size: usize) -> Result<Vec<Top>> {
+    let mut tops: Vec<Top> = lanes
+        .iter()
+        .map(|lane| Top { name: lane.name, rates: Vec::new(), cpu: Vec::new() })
+        .collect();
+    for round in 0..=plan.rounds {
+        for (lane, top) in lanes.iter().zip(&mut tops) {
+            note(&format!("top rate with {size} B, round {round}: {}", lane.name));
+            let cpu_before = lane.proxy.map(|proxy| proxy.process.cpu_time()).transpose()?;
+            let measured = turn(plan.turn, lane, size, Pace::Closed)?;
+            // The first round warms up: processes start, connections open, Python compiles.
+            if round == 0 {
+                continue;
+            }
+            top.rates.push(measured.rate);
+            if let (Some(before), Some(proxy)) = (cpu_before, lane.proxy) {
+                let spent = proxy.process.cpu_time()? - before;
+                top.cpu.push(spent.as_secs_f64() / measured.answers as f64);
+            }
+        }
+    }
+    Ok(tops)
+}
+
+fn latencies(plan: &Plan, lanes: &[Lane<'_>], size: usize, rate: f64) -> Result<Vec<Latency>> {
+    let mut latencies: Vec<Latency> = lanes
+        .iter()
+        .map(|lane| Latency { name: lane.name, p50: Vec::new(), p99: Vec::new() })
+        .collect();
+    for round in 1..=plan.rounds {
+        for (lane, latency) in lanes.iter().zip(&mut latencies) {
+            note(&format!("{rate:.0}/s with {size} B, round {round}: {}", lane.name));
+            let measured = turn(plan.turn, lane, size, Pace::Open(rate))?;
+            latency.p50.push(measured.quantile(0.5).as_secs_f64() * 1e3);
+            latency.p99.push(measured.quantile(0.99).as_secs_f64() * 1e3);
+        }
+    }
+    Ok(latencies)
+}
+
+/// Returns half of a contender's top rate.
+fn half(tops: &[Top], name: &str) -> Result<f64> {
+    let top = top(tops, name).ok_or("BUG: who is asked for should have had turns")?;
+    // The short turn of a smoke run on a busy machine may have no answer in it.
+    Ok((median(&top.rates) / 2.0).max(10.0))
+}
+
+/// Puts the load on some addresses, once, and prints what came of it.
+pub(crate) fn once(at: &[Address], rate: Option<f64>, size: usize, length: Duration) -> Result<()> {
+    let lane = Lane { name: "load", at, proxy: None };
+    let pace = rate.map_or(Pace::Closed, Pace::Open);
+    let measured = turn(length, &lane, size, pace)?;
+    let at = |share| measured.quantile(share).as_secs_f64() * 1e3;
+    println!("{:.0}/s, p50 {:.3} ms, p99 {:.3} ms", measured.rate, at(0.5), at(0.99));
+    println!("{} answers", measured.answers);
+    Ok(())
+}
+
+fn turn(length: Duration, lane: &Lane<'_>, size: usize, pace: Pace) -> Result<Measured> {
+    let request = wire::request("", &sse::request_body(size));
+    let load = Load {
+        at: lane.at,
+        connections: CONNECTIONS,
+        request: &request,
+        expected: sse::ANSWER.as_bytes(),
+        pace,
+        warm_up: length / 6,
+        length,
+    };
+    load::run(&load).map_err(of(lane.name))
+}
+
+/// Returns what says whose error it is.
+fn of(name: &str) -> impl FnOnce(Failure) -> Failure {
+    move |error| format!("{name}: {error}").into()
+}
+
+pub(crate) fn top<'a>(tops: &'a [Top], name: &str) -> Option<&'a Top> {
+    tops.iter().find(|top| top.name == name)
+}
+
+/// Returns the middle of some numbers; 0 if there is none.
+pub(crate) fn median(of: &[f64]) -> f64 {
+    let mut sorted = of.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        len if len % 2 == 1 => sorted[len / 2],
+        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2.0,
+    }
+}
+
+fn note(what: &str) {
+    eprintln!("==> {what}");
+}
