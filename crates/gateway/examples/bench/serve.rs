@@ -36,6 +36,7 @@ use crate::{Result, UPSTREAM_KEY, bodies, sse};
 async fn open(upstream: &str, sockets: &[PathBuf]) -> Result<Vec<Listener>> {
     // Beside the sockets, in a folder of the harness's.
     let file = sockets.first().ok_or("no socket is named")?.with_extension("ledger");
+    file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     let (ledger, _notices) = Ledger::open(Some(&file), now)?;
     let budget = Budget { usd: Some(Usd::MAX), tokens: Some(u64::MAX) };
     ledger.set_budget(Scope::Day, budget);

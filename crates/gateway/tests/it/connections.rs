@@ -44,7 +44,7 @@ async fn answer_without_a_body_leaves_its_connection_to_the_next() {
     let replica = world.replica("marie-1", None).await;
 
     for _ in 0..3 {
-        assert_eq!(send(replica.path(), get("/v1/x")).await.status(), 204);
+        assert_eq!(send(replica.path(), get("/v1/models/x")).await.status(), 204);
         assert_eq!(send(replica.path(), post(full("{}"))).await.status(), 200);
     }
 
@@ -60,7 +60,7 @@ async fn connection_that_the_upstream_has_closed_is_not_used_again() {
     for n in 0..20 {
         let sending = tokio::spawn({
             let path = replica.path().to_owned();
-            async move { send(&path, get("/v1/x")).await }
+            async move { send(&path, get("/v1/models/x")).await }
         });
         let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
         read_head(&mut stream).await;
@@ -80,7 +80,7 @@ async fn connection_is_not_shared_before_its_answer_is_read() {
     let replica = world.replica("marie-1", None).await;
     let ask = || {
         let path = replica.path().to_owned();
-        tokio::spawn(async move { send(&path, get("/v1/x")).await })
+        tokio::spawn(async move { send(&path, get("/v1/models/x")).await })
     };
     let first = ask();
     let (mut one, _) = soon("a connection", listener.accept()).await.unwrap();
@@ -120,7 +120,7 @@ async fn connection_beyond_the_limit_waits_for_one_to_end() {
     let (url, _) = upstream(|_| async { Response::new(full("ok")) }).await;
     let world = World::new(&url);
     let replica = world.replica("marie-1", None).await;
-    let request = b"GET /v1/x HTTP/1.1\r\nhost: a\r\n\r\n";
+    let request = b"GET /v1/models/x HTTP/1.1\r\nhost: a\r\n\r\n";
     let mut open = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         let mut stream = UnixStream::connect(replica.path()).await.unwrap();

@@ -297,7 +297,7 @@ async fn tunnels_have_a_bound_and_leave_the_models_api_reachable() {
 
     let refusal = way.refused("a.example:8443").await;
     assert_eq!(refusal, "503 gateway: 64 connections to the outside are open");
-    assert_eq!(send(way.listener.path(), get("/v1/x")).await.status(), 200);
+    assert_eq!(send(way.listener.path(), get("/v1/models/x")).await.status(), 200);
 
     open.pop();
     let again = async {

@@ -131,7 +131,7 @@ async fn request_with_two_framings_reaches_the_upstream_with_one() {
 
     client
         .write_all(
-            b"POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\
+            b"POST /v1/models/x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\
               transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
         )
         .await

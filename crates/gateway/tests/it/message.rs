@@ -17,9 +17,10 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use protocol::{Attempt, Priority, RunId};
+use tokio::sync::Notify;
 
 use crate::support::{
-    Body, World, account, chunks, client, full, json, replica, send, soon, upstream,
+    Body, World, account, chunks, client, full, json, piece, replica, send, soon, upstream,
 };
 
 const MODEL: &str = "claude-sonnet-5-5";
@@ -305,21 +306,29 @@ async fn key_that_is_refused_is_tried_once_for_all_who_have_it() {
 
 #[tokio::test]
 async fn answer_that_breaks_off_holds_the_most_that_it_may_have_cost() {
-    let (url, _) = upstream(|_| async {
-        let (sender, body) = chunks();
-        tokio::spawn(async move {
-            let start = ANSWER.split("event: message_delta").next().unwrap();
-            sender.send(Ok(Bytes::from(start))).await.unwrap();
-            sender.send(Err(std::io::Error::other("gone"))).await.unwrap();
-        });
-        streamed(body)
+    let begun = Arc::new(Notify::new());
+    let is_read = Arc::clone(&begun);
+    let (url, _) = upstream(move |_| {
+        let is_read = Arc::clone(&is_read);
+        async move {
+            let (sender, body) = chunks();
+            tokio::spawn(async move {
+                let start = ANSWER.split("event: message_delta").next().unwrap();
+                sender.send(Ok(Bytes::from(start))).await.unwrap();
+                is_read.notified().await;
+                sender.send(Err(std::io::Error::other("gone"))).await.unwrap();
+            });
+            streamed(body)
+        }
     })
     .await;
     let world = World::new(&url);
     let replica = at_work(&world, "marie-1", 1).await;
 
-    let response = send(replica.path(), request(ask(1000))).await;
-    assert!(response.into_body().collect().await.is_err());
+    let mut body = send(replica.path(), request(ask(1000))).await.into_body();
+    piece(&mut body).await.unwrap().unwrap();
+    begun.notify_one();
+    assert!(soon("the end", body.collect()).await.is_err());
 
     let totals = settled(&world.gateway).await;
     assert_eq!((totals.sums.cut_off, totals.sums.tokens.input), (1, 1000));

@@ -138,7 +138,7 @@ async fn request_goes_on_while_nobody_reads_the_answer_that_came_early() {
     let world = World::new(&url);
     let replica = world.replica("marie-1", None).await;
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
-    let head = format!("POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n");
+    let head = format!("POST /v1/models/x HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
     let (mut upstream, _) = soon("a connection", listener.accept()).await.unwrap();
     read_head(&mut upstream).await;
@@ -179,7 +179,7 @@ async fn client_that_goes_away_before_the_answer_ends_the_upstreams_request() {
     let world = World::new(&url);
     let replica = world.replica("marie-1", None).await;
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
-    client.write_all(b"GET /v1/x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    client.write_all(b"GET /v1/models/x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
     read_head(&mut stream).await;
 
@@ -194,7 +194,7 @@ async fn client_that_goes_away_in_a_silent_stream_ends_the_upstreams_request() {
     let world = World::new(&url);
     let replica = world.replica("marie-1", None).await;
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
-    client.write_all(b"GET /v1/x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    client.write_all(b"GET /v1/models/x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
     read_head(&mut stream).await;
     stream
@@ -215,7 +215,7 @@ async fn client_that_goes_away_in_its_request_ends_the_upstreams_request() {
     let replica = world.replica("marie-1", None).await;
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
     client
-        .write_all(b"POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf")
+        .write_all(b"POST /v1/models/x HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf")
         .await
         .unwrap();
     let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();

@@ -57,7 +57,7 @@ async fn request_with_the_secret_goes_on_without_it() {
     let port = open(&way, &secret, &[]).await;
 
     let header = format!("X-Supervisor-Secret: {}\r\nX-Api-Key: dummy", secret.expose());
-    let (head, mut stream) = say(port.address(), "GET /v1/x HTTP/1.1", &header).await;
+    let (head, mut stream) = say(port.address(), "GET /v1/models/x HTTP/1.1", &header).await;
 
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     let seen = body(&head, &mut stream).await;
@@ -77,11 +77,11 @@ async fn request_without_it_gets_no_further_and_learns_nothing() {
     let (good, bad) = (secret.expose(), other.expose());
     let mut bodies = Vec::new();
     for (request, header, status) in [
-        ("GET /v1/x HTTP/1.1", String::new(), "401"),
-        ("GET /v1/x HTTP/1.1", format!("x-supervisor-secret: {bad}"), "401"),
-        ("GET /v1/x HTTP/1.1", format!("x-supervisor-secret: {}", &good[1..]), "401"),
-        ("GET /v1/x HTTP/1.1", "x-supervisor-secret:".to_owned(), "401"),
-        ("GET /v1/x HTTP/1.1", format!("x-api-key: {good}"), "401"),
+        ("GET /v1/models/x HTTP/1.1", String::new(), "401"),
+        ("GET /v1/models/x HTTP/1.1", format!("x-supervisor-secret: {bad}"), "401"),
+        ("GET /v1/models/x HTTP/1.1", format!("x-supervisor-secret: {}", &good[1..]), "401"),
+        ("GET /v1/models/x HTTP/1.1", "x-supervisor-secret:".to_owned(), "401"),
+        ("GET /v1/models/x HTTP/1.1", format!("x-api-key: {good}"), "401"),
         ("GET /nowhere HTTP/1.1", String::new(), "401"),
         ("GET http://a.example/ HTTP/1.1", String::new(), "407"),
         ("GET http://a.example/ HTTP/1.1", format!("x-supervisor-secret: {good}"), "407"),

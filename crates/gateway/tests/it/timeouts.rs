@@ -19,7 +19,7 @@ async fn request() -> (World, gateway::Listener, UnixStream, UnixStream) {
     let world = World::new(&format!("unix:{}", path.display()));
     let replica = world.replica("marie-1", None).await;
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
-    client.write_all(b"GET /v1/x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    client.write_all(b"GET /v1/models/x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let (stream, _) = upstream.accept().await.unwrap();
     (world, replica, client, stream)
 }
