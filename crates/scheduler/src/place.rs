@@ -208,7 +208,6 @@ impl Node {
         entry.because.clear();
         entry.cancel_requested = false;
         self.not_before = Time::ZERO;
-        self.stop_reason = None;
         self.limited = 0;
         self.lost = 0;
         self.ooms = 0;

@@ -66,6 +66,28 @@ fn made(step: &scheduler::Step) -> Vec<(String, Choice, Decider)> {
 }
 
 #[test]
+fn budget_of_a_run_is_told_before_its_first_attempt() {
+    for (usd, tokens, told) in [(Some(2.0), None, 1), (None, Some(9), 1), (None, None, 0)] {
+        let mut rig = Rig::new(config());
+        let step = rig.step(Input::OpenRun {
+            run: run_id(1),
+            short: "r1".parse().unwrap(),
+            name: None,
+            mode: RunMode::Request,
+            request: Some("x".to_owned()),
+            plan: None,
+            priority: Default::default(),
+            budget_usd: usd,
+            budget_tokens: tokens,
+            rehearsal: true,
+        });
+        let tells = Command::SetBudget { scope: of_run() };
+        assert_eq!(step.commands.iter().take_while(|command| **command == tells).count(), told);
+        assert_eq!(rig.scheduler.budget(&of_run()), Budget { usd, tokens });
+    }
+}
+
+#[test]
 fn task_over_its_budget_waits_for_a_decision_and_goes_on_in_its_session() {
     let mut rig = Rig::new(only_marie(1));
     rig.add(Task { budget_usd: Some(1.0), ..task("a", "marie", &[]) });
@@ -189,6 +211,13 @@ fn what_somebody_grants_a_day_ends_with_the_day() {
     assert_eq!(rig.scheduler.budgets().count(), 0);
     rig.restart(only_marie(1));
     assert_eq!(rig.scheduler.budget(&of_worker("marie")), Budget::default());
+
+    rig.pass(SECOND);
+    let (retry_at, scope) = (Some(rig.now + DAY), Some(of_worker("marie")));
+    rig.fail_with("a", TaskError { retry_at, scope, ..error(FailureKind::Budget) });
+    rig.decide("d2", Choice::GoOn { budget_usd: None, budget_tokens: Some(7) });
+    let budget = Budget { usd: None, tokens: Some(7) };
+    assert_eq!(rig.scheduler.budget(&of_worker("marie")), budget, "the dollars were yesterday's");
 }
 
 #[test]
@@ -309,6 +338,14 @@ fn restart_lets_go_what_the_configuration_bounds_and_keeps_what_the_journal_boun
     assert_eq!(dispatched(&step), ["default on fabien-1"]);
     assert_eq!(step.commands[0], Command::SetBudget { scope: of_run() });
     assert_eq!(dispatched(&rig.decide("d1", go_on_with(1.0))), ["own on fabien-2"]);
+}
+
+#[test]
+fn restart_tries_a_credential_again_whatever_it_is_about() {
+    let mut rig = with_run();
+    rig.fail_with("r1.a", TaskError { scope: Some(of_run()), ..error(FailureKind::Auth) });
+    assert_eq!(rig.decisions()[0].2, of_run());
+    assert_eq!(dispatched(&rig.restart(config())), ["r1.b on marie-2", "r1.a on marie-1"]);
 }
 
 #[test]
@@ -445,7 +482,13 @@ fn limit_of_the_api_costs_no_retry_and_is_waited_for() {
         assert_eq!(rig.entry("a").last_error.clone().unwrap().retry_at, retry_at);
         assert_eq!(rig.decisions(), []);
 
-        for seconds in [20, 30, 30, 30, 30] {
+        // A limit that is lifted at once is no reason to storm it.
+        rig.wake();
+        let retry_at = Some(rig.now + SECOND);
+        rig.fail_with("a", TaskError { retry_at, ..error(kind) });
+        assert_eq!(rig.state("a"), &TaskState::Backoff { until: rig.now + 20 * SECOND });
+
+        for seconds in [30, 30, 30, 30] {
             rig.wake();
             rig.fail("a", kind);
             assert_eq!(rig.state("a"), &TaskState::Backoff { until: rig.now + seconds * SECOND });
