@@ -107,3 +107,39 @@ fn json(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
     text.push(b'\n');
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{RunId, Usage};
+
+    use super::*;
+    use crate::api::types::RunStatus;
+
+    #[test]
+    fn figures_are_written_again_for_what_has_changed_and_not_for_another_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = Installation::at(dir.path()).unwrap();
+        fs::create_dir(installation.results()).unwrap();
+        let summary = RunSummary {
+            run: RunId::Adhoc,
+            state: RunStatus::Partial,
+            answer: None,
+            summary: None,
+            tasks: Vec::new(),
+            cost_usd: Some(0.5),
+            usage: Usage::default(),
+            cache_share: None,
+            saved_usd: Some(0.25),
+            waits: [("requests".to_owned(), 1.5)].into(),
+            elapsed: 1.0,
+            rehearsal: false,
+        };
+        run(&installation, &summary, None).unwrap();
+        let is_published = |now: &RunSummary| is_run_published(&installation, now, None);
+        assert!(is_published(&summary));
+        let forgotten = RunSummary { saved_usd: None, waits: [].into(), ..summary.clone() };
+        assert!(is_published(&forgotten));
+        let complete = RunSummary { state: RunStatus::Complete, ..summary };
+        assert!(!is_published(&complete));
+    }
+}

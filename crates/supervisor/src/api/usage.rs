@@ -31,7 +31,8 @@ pub struct Used {
     /// US dollars that the prompt cache saved those that have a price. Less than 0 where more was written
     /// into it than was ever read.
     pub saved_usd: f64,
-    /// US dollars that are held for those that broke off: the most that they may have cost beyond that.
+    /// US dollars that are held for those that broke off, or turned out to have no price: the most that they
+    /// may have cost beyond that.
     pub held_usd: f64,
     /// The most tokens that those may have used beyond what was seen.
     pub held_tokens: u64,

@@ -83,9 +83,7 @@ fn price(estimate: &Estimate) -> String {
         sum(cost_usd, known_cost_usd, &dollars),
         sum(tokens, known_tokens, &thousands),
     );
-    text.push_str(
-        "That is the sum of medians; the cautious figure is that of 90th percentiles, by\n",
-    );
+    text.push_str("Those are sums of medians, and of 90th percentiles,\n");
     past.iter().for_each(|past| text.push_str(&format!("  {}\n", basis(past))));
     text
 }
@@ -98,7 +96,7 @@ fn basis(past: &Past) -> String {
         TaskKind::Synthesize => "that answered requests".to_owned(),
     };
     let found = match usize::try_from(past.tasks).unwrap_or(usize::MAX) {
-        0 => return format!("no past task {what}: unknown"),
+        0 => return format!("from no task {what}: unknown"),
         tasks => count(tasks, "task"),
     };
     let spread = match past.cost_usd {
@@ -109,7 +107,7 @@ fn basis(past: &Past) -> String {
         0 => String::new(),
         unpriced => format!(" ({unpriced} without a price)"),
     };
-    format!("{found} {what}{without}: {spread}")
+    format!("from {found} {what}{without}: {spread}")
 }
 
 fn how_to_run(file: &str) -> String {

@@ -145,10 +145,10 @@ fn row(table: &mut Table, of: &str, used: &Used) {
     ]);
 }
 
-/// Returns what is held for requests that are out, and for answers that broke off.
+/// Returns what is held for requests that are out, and for those of which nobody knows the end or the price.
 fn held(used: &Used) -> String {
     match used.out_usd {
-        _ if used.out == 0 && used.cut_off == 0 => "-".to_owned(),
+        _ if used.out == 0 && used.held_usd == 0.0 => "-".to_owned(),
         Some(out) => text::usd(out + used.held_usd),
         None => "unknown".to_owned(),
     }

@@ -30,7 +30,13 @@ fn out(ledger: &Ledger, worker: &str, run: RunId, task: &str, model: &str) -> Re
 
 /// A request of 1,000 tokens of input, 750 of them from the cache, and 100 of output.
 fn spent(cost: Option<f64>, uncached: Option<f64>, waits: &[(&str, u64)]) -> Spent {
-    let tokens = Tokens { input: 200, output: 100, cache_read: 750, cache_write_5m: 50, ..Tokens::default() };
+    let tokens = Tokens {
+        input: 200,
+        output: 100,
+        cache_read: 750,
+        cache_write_5m: 50,
+        ..Tokens::default()
+    };
     Spent {
         tokens,
         cost: cost.map(dollars),
@@ -51,10 +57,19 @@ fn ledger() -> (Ledger, Reservation) {
     let hands = Arc::clone(&clock);
     let read = move || Time::from_millis(hands.load(Ordering::Relaxed));
     let (ledger, _notices) = Ledger::open(None, read).unwrap();
-    out(&ledger, "marie", run(1), "a.1", "m").settle(spent(Some(0.25), Some(0.5), &[("requests", 1500)]));
+    out(&ledger, "marie", run(1), "a.1", "m").settle(spent(
+        Some(0.25),
+        Some(0.5),
+        &[("requests", 1500)],
+    ));
     clock.fetch_add(86_400_000, Ordering::Relaxed);
-    out(&ledger, "marie", run(2), "b.1", "m").settle(spent(Some(0.5), Some(0.25), &[("requests", 500)]));
-    let broke_off = Spent { complete: false, ..spent(Some(0.125), Some(0.25), &[("stagger", 250)]) };
+    out(&ledger, "marie", run(2), "b.1", "m").settle(spent(
+        Some(0.5),
+        Some(0.25),
+        &[("requests", 500)],
+    ));
+    let broke_off =
+        Spent { complete: false, ..spent(Some(0.125), Some(0.25), &[("stagger", 250)]) };
     out(&ledger, "marie", run(2), "b.2", "m").settle(broke_off);
     out(&ledger, "emma", run(2), "c.1", "new").settle(spent(None, None, &[]));
     let waits = out(&ledger, "emma", run(2), "c.2", "m");
@@ -108,7 +123,8 @@ fn sums_of_a_run_are_those_of_its_requests() {
         known_cost_usd: 0.625,
         // -0.25 and 0.125.
         saved_usd: -0.125,
-        held_usd: 0.875,
+        // Of the one that broke off, and all of the one that turned out to have no price.
+        held_usd: 1.875,
         held_tokens: 8900,
         out: 1,
         out_usd: Some(1.0),
@@ -119,8 +135,12 @@ fn sums_of_a_run_are_those_of_its_requests() {
     let costs: Vec<_> =
         report.all.workers.iter().map(|of| (of.worker.as_str(), of.used.cost_usd)).collect();
     assert_eq!(costs, [("emma", None), ("marie", Some(0.625))]);
-    let models: Vec<_> =
-        report.all.models.iter().map(|of| (of.model.as_str(), of.used.requests, of.used.out)).collect();
+    let models: Vec<_> = report
+        .all
+        .models
+        .iter()
+        .map(|of| (of.model.as_str(), of.used.requests, of.used.out))
+        .collect();
     assert_eq!(models, [("m", 2, 1), ("new", 1, 0)]);
     let tasks: Vec<_> = report
         .all
@@ -176,7 +196,11 @@ fn run_of_the_other_ledger_has_no_answer_rather_than_nothing() {
 
 #[test]
 fn saving_is_exact_where_the_sums_are_large() {
-    let sums = |uncached, cost| Sums { uncached: Usd::from_nanos(uncached), cost: Usd::from_nanos(cost), ..Sums::default() };
+    let sums = |uncached, cost| Sums {
+        uncached: Usd::from_nanos(uncached),
+        cost: Usd::from_nanos(cost),
+        ..Sums::default()
+    };
     let large = 9_000_000_000_000_000_001;
     assert_eq!(saved(&sums(large + 1, large)), 1e-9);
     assert_eq!(saved(&sums(large, large + 1)), -1e-9);
@@ -188,7 +212,11 @@ fn shares_are_rounded_down() {
     assert_eq!(shown, [0.0, 29.0, 79.0, 80.0, 99.0, 100.0]);
 }
 
-fn status(model: &str, waiting: usize, blocked: Option<(WaitReason, Scope, Option<u64>)>) -> PaceStatus {
+fn status(
+    model: &str,
+    waiting: usize,
+    blocked: Option<(WaitReason, Scope, Option<u64>)>,
+) -> PaceStatus {
     PaceStatus {
         account: AccountId::new("account 0"),
         model: model.into(),
@@ -216,49 +244,50 @@ fn what_limits_hold_back_is_told_once_with_its_end() {
         status("claude-f", 3, None),
     ];
     insta::assert_snapshot!(held_back(&limits, Time::ZERO).join("\n"), @"
-    account 0 is held back until 00:05 UTC: rate limited; 3 requests wait
+    account 0 is held back until 14:05 UTC: rate limited; 3 requests wait
+    claude-c (account 0) is held back for now: overloaded
+    claude-d (account 0) is held back until 1970-01-02 06:05 UTC: input tokens per minute; 1 request waits
     ");
 }
 
 #[tokio::test(start_paused = true)]
 async fn budgets_tell_what_is_used_held_and_nearly_gone() {
     let world = World::of_diligent_workers();
-    world.configure("marie", "budget_usd_per_day = 2.0");
+    world.configure("marie", "budget_usd_per_day = 4.0");
     let daemon = world.up().await;
     let added = daemon.add(json!({"worker": "marie", "description": "x"})).await.unwrap();
     daemon.ended([added.task_id.as_str()]).await;
     let (ledger, task) =
         daemon.ask(move |d| (d.gateways().gateway().ledger().clone(), added.task_id)).await;
-    ledger.set_budget(Account::Task(task.clone()), Budget { usd: None, tokens: Some(500) });
-    let name = format!("{task}.1");
-    out(&ledger, "marie", RunId::Adhoc, &name, "m").release();
-    let (views, notices) = daemon.ask(|d| (budgets(d, None), notices(d))).await;
-    assert_eq!((views.len(), views[0].about.as_str(), notices), (1, "worker marie today", Vec::new()));
+    let (views, said) = daemon.ask(|d| (budgets(d, None), notices(d))).await;
+    assert_eq!((views.len(), views[0].about.as_str(), said), (1, "worker marie today", Vec::new()));
 
-    ledger.set_budget(Account::Task(task.clone()), Budget { usd: None, tokens: Some(20_000) });
-    let ask = |cost| out(&ledger, "marie", RunId::Adhoc, &name, "m").settle(spent(Some(cost), None, &[]));
-    ask(0.5);
+    ledger.set_budget(Account::Task(task.clone()), Budget { usd: None, tokens: Some(25_000) });
+    let name = format!("{task}.1");
+    let ask =
+        |cost| out(&ledger, "marie", RunId::Adhoc, &name, "m").settle(spent(Some(cost), None, &[]));
+    [0.5; 4].into_iter().for_each(ask);
     let broke_off = Spent { complete: false, ..spent(Some(0.25), None, &[]) };
     out(&ledger, "marie", RunId::Adhoc, &name, "m").settle(broke_off);
-    // 0.50 is spent, and 1.00 is spent or held for the one that broke off: 75 %.
-    let (views, notices) = daemon.ask(|d| (budgets(d, Some(RunId::Adhoc)), notices(d))).await;
+    // 2.00 is spent, and 1.00 is spent or held for the one that broke off: 75 %.
+    let (views, said) = daemon.ask(|d| (budgets(d, Some(RunId::Adhoc)), notices(d))).await;
     let expected = BudgetView {
         scope: HoldScope::Worker("marie".parse().unwrap()),
         about: "worker marie today".to_owned(),
-        usd: Some(2.0),
+        usd: Some(4.0),
         tokens: None,
-        used_usd: Some(1.5),
-        used_tokens: 11_100,
+        used_usd: Some(3.0),
+        used_tokens: 14_400,
         out_usd: 0.0,
         out_tokens: 0,
         share: 0.75,
     };
     assert_eq!(views[0], expected);
-    assert_eq!((views[1].about.clone(), views[1].share), (format!("task {task}"), 0.555));
-    assert_eq!((views.len(), notices), (2, Vec::<String>::new()));
+    assert_eq!((views[1].about.clone(), views[1].share), (format!("task {task}"), 0.576));
+    assert_eq!((views.len(), said), (2, Vec::<String>::new()));
     ask(0.25);
-    let notices = daemon.ask(|d| notices(d)).await;
-    assert_eq!(notices, ["the budget of worker marie today is used to 87 % ($1.75 of $2.00)"]);
+    let said = daemon.ask(|d| notices(d)).await;
+    assert_eq!(said, ["the budget of worker marie today is used to 81 % ($3.25 of $4.00)"]);
     let today = daemon.ask(|d| today(d)).await;
-    assert_eq!((today.requests, today.cost_usd, today.tokens), (3, Some(1.0), 3300));
+    assert_eq!((today.requests, today.cost_usd, today.tokens), (6, Some(2.5), 6600));
 }

@@ -383,10 +383,36 @@ async fn plan_says_what_its_price_is_based_on() {
         let estimate = serde_json::from_value(estimate.clone()).unwrap();
         anstream::adapter::strip_str(&render(&plan, &estimate, false)).to_string()
     };
-    insta::assert_snapshot!(show(&estimate), @"");
+    insta::assert_snapshot!(show(&estimate), @"
+    TASK      WORKER  WAITS FOR     COST  WHAT
+    research  marie   -            $0.50  Find out.
+    review    anga    research   unknown  Judge.
+
+    2 tasks; with splitting and answering it
+      cost:   unknown; what is known of it: $0.55, to be cautious $2.25
+      tokens: unknown; what is known of it: 41,001, to be cautious 92,000
+    Those are sums of medians, and of 90th percentiles,
+      from 1 task that split requests: $0.0500, 9 of 10 up to $0.25
+      from 12 tasks of marie (2 without a price): $0.50, 9 of 10 up to $2.00
+      from no task of anga: unknown
+      from no task that answered requests: unknown
+    ");
     estimate["cost_usd"] = json!({ "median": 0.75, "p90": 3.5 });
     estimate["tokens"] = json!({ "median": 50_000.0, "p90": 100_000.0 });
-    insta::assert_snapshot!(show(&estimate), @"");
+    insta::assert_snapshot!(show(&estimate), @"
+    TASK      WORKER  WAITS FOR     COST  WHAT
+    research  marie   -            $0.50  Find out.
+    review    anga    research   unknown  Judge.
+
+    2 tasks; with splitting and answering it
+      cost:   $0.75, to be cautious $3.50
+      tokens: 50,000, to be cautious 100,000
+    Those are sums of medians, and of 90th percentiles,
+      from 1 task that split requests: $0.0500, 9 of 10 up to $0.25
+      from 12 tasks of marie (2 without a price): $0.50, 9 of 10 up to $2.00
+      from no task of anga: unknown
+      from no task that answered requests: unknown
+    ");
 }
 
 fn task_view(status: &str, result: Value) -> Value {
