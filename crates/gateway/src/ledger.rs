@@ -113,6 +113,8 @@ pub struct Standing {
     pub spent: Worst,
     /// What is held: for those that are out, and for those that broke off.
     pub held: Worst,
+    /// How much of that is held for those that broke off: for good.
+    pub lost: Worst,
 }
 
 /// The books of all requests and all budgets. A clone is the same ledger.
@@ -154,11 +156,34 @@ impl Ledger {
             Some(path) => Log::open(path)?,
             None => (Log::nowhere(), Vec::new()),
         };
+        Self::begin(log, lines, file.unwrap_or(Path::new("")), clock)
+    }
+
+    /// Reads a ledger's file to look at it. The file is not touched, so this does no harm where another
+    /// process writes it; what is booked in this ledger is in memory only. Without the file nothing was
+    /// spent.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn read(
+        file: &Path,
+        clock: impl Fn() -> Time + Send + Sync + 'static,
+    ) -> Result<Self, LedgerError> {
+        Ok(Self::begin(Log::nowhere(), Log::read(file)?, file, clock)?.0)
+    }
+
+    fn begin(
+        log: Log,
+        lines: Vec<Line>,
+        file: &Path,
+        clock: impl Fn() -> Time + Send + Sync + 'static,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Notice>), LedgerError> {
         let mut state = State { books: Books::default(), log, next: 1 };
         state.books.turn_to(Day::of(clock()));
         for (line, number) in lines.into_iter().zip(1..) {
             if !state.replay(line) {
-                let (path, line) = (state.log.path().to_owned(), number);
+                let (path, line) = (file.to_owned(), number);
                 let why = "it is about a request that is not, or no longer, out".to_owned();
                 return Err(LedgerError::Damaged { path, line, why });
             }
@@ -191,6 +216,21 @@ impl Ledger {
     /// Returns what the requests that are meant used: one entry for each attempt, model and day.
     pub fn entries(&self, filter: &Filter) -> Vec<Entry> {
         self.0.lock().books.entries(filter).cloned().collect()
+    }
+
+    /// Shows what the requests that are meant used, as [`entries`](Self::entries) returns it but without a
+    /// copy, and returns those that are out: an entry for each, as it would be booked if nobody ever learned
+    /// what it used. Both are as of one moment, since nobody can book anything meanwhile: `look` should be
+    /// quick, and must not ask the ledger.
+    pub fn look(&self, filter: &Filter, look: impl FnMut(&Entry)) -> Vec<Entry> {
+        let state = self.0.lock();
+        state.books.entries(filter).for_each(look);
+        state.books.pending(filter).collect()
+    }
+
+    /// Returns the day on which a request would be booked now.
+    pub fn today(&self) -> Day {
+        self.0.today().books.today()
     }
 
     /// Holds the most that a request can take, on all accounts that it concerns, and writes that

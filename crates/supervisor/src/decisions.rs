@@ -47,7 +47,8 @@ fn view(dispatcher: &Dispatcher, decision: &Decision) -> DecisionView {
     }
 }
 
-fn about(scheduler: &Scheduler, scope: &HoldScope) -> String {
+/// Returns what a scope is, as a person calls it.
+pub(crate) fn about(scheduler: &Scheduler, scope: &HoldScope) -> String {
     match scope {
         HoldScope::Task(task) => format!("task {task}"),
         HoldScope::Run(run) => {

@@ -229,7 +229,7 @@ impl Dispatcher {
 
     fn is_run_published(&self, run: RunId) -> bool {
         let now = self.clock.now();
-        let summary = view::summary(&self.scheduler, &self.installation, run, now);
+        let summary = view::summary(&self.scheduler, &self.installation, self.gateways(), run, now);
         let answer = view::answer(&self.scheduler, run);
         summary.is_none_or(|s| publish::is_run_published(&self.installation, &s, answer.as_deref()))
     }

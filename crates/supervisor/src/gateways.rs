@@ -102,6 +102,11 @@ impl Gateways {
         &self.upstream
     }
 
+    /// Returns whether the model is the built-in stand-in.
+    pub fn is_rehearsal(&self) -> bool {
+        self.rehearsal
+    }
+
     /// Returns what decides about requests, to look at.
     pub fn gateway(&self) -> &Gateway {
         &self.gateway

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod decisions;
 pub mod dispatch;
 pub mod drops;
+pub mod estimate;
 pub mod failure;
 pub mod gateways;
 pub mod inbox;
@@ -28,6 +29,7 @@ pub mod runtime;
 pub mod slot;
 #[cfg(test)]
 mod testing;
+pub mod usage;
 pub mod view;
 pub mod watch;
 pub mod workers;

@@ -83,6 +83,8 @@ pub fn run(
 
 /// Returns whether there is nothing left to do for [`run`]. A run that was opened again may have left
 /// the answer and the figures of its earlier end.
+///
+/// What the ledger says does not count: it forgets in time, and a rehearsal has one of its own.
 pub fn is_run_published(
     installation: &Installation,
     summary: &RunSummary,
@@ -90,11 +92,54 @@ pub fn is_run_published(
 ) -> bool {
     let holds = |path, text: &[u8]| fs::read(path).is_ok_and(|found| found == text);
     answer.is_none_or(|answer| holds(installation.answer(summary.run), answer.as_bytes()))
-        && json(summary).is_ok_and(|text| holds(installation.summary(summary.run), &text))
+        && fs::read(installation.summary(summary.run)).is_ok_and(|found| is_of(&found, summary))
+}
+
+fn is_of(file: &[u8], summary: &RunSummary) -> bool {
+    let Ok(found) = serde_json::from_slice::<RunSummary>(file) else { return false };
+    let RunSummary { saved_usd, waits, .. } = found;
+    let same = RunSummary { saved_usd, waits, ..summary.clone() };
+    json(&same).is_ok_and(|text| text == file)
 }
 
 fn json(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
     text.push(b'\n');
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{RunId, Usage};
+
+    use super::*;
+    use crate::api::types::RunStatus;
+
+    #[test]
+    fn figures_are_written_again_for_what_has_changed_and_not_for_another_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = Installation::at(dir.path()).unwrap();
+        fs::create_dir(installation.results()).unwrap();
+        let summary = RunSummary {
+            run: RunId::Adhoc,
+            state: RunStatus::Partial,
+            answer: None,
+            summary: None,
+            tasks: Vec::new(),
+            cost_usd: Some(0.5),
+            usage: Usage::default(),
+            cache_share: None,
+            saved_usd: Some(0.25),
+            waits: [("requests".to_owned(), 1.5)].into(),
+            elapsed: 1.0,
+            rehearsal: false,
+        };
+        run(&installation, &summary, None).unwrap();
+        let is_published = |now: &RunSummary| is_run_published(&installation, now, None);
+        assert!(is_published(&summary));
+        let forgotten = RunSummary { saved_usd: None, waits: [].into(), ..summary.clone() };
+        assert!(is_published(&forgotten));
+        let complete = RunSummary { state: RunStatus::Complete, ..summary };
+        assert!(!is_published(&complete));
+    }
 }

@@ -7,7 +7,9 @@ use protocol::{
 use scheduler::{Input, Phase, RunEntry, RunPhase, Scheduler, TaskEntry, TaskState};
 
 use crate::api::types::{RunStatus, RunSummary, RunView, TaskStatus, TaskSummary, TaskView};
+use crate::gateways::Gateways;
 use crate::install::Installation;
+use crate::usage::cache_share;
 
 /// Returns the input that opens the standing run.
 pub fn adhoc(rehearsal: bool) -> Input {
@@ -152,7 +154,7 @@ fn waits(entry: &TaskEntry, until: Time, now: Time) -> String {
 
 /// Returns a time as hours and minutes, with the day when it is another one. The daemon does not know
 /// the zone of whoever reads it.
-fn utc(time: Time, now: Time) -> String {
+pub(crate) fn utc(time: Time, now: Time) -> String {
     let (time, now) = (time.to_string(), now.to_string());
     // RFC 3339 in UTC: 2026-11-20T14:05:00.000Z
     match (time.split_at_checked(10), now.get(..10)) {
@@ -193,6 +195,7 @@ fn title(description: &str, kind: TaskKind) -> String {
 pub fn summary(
     scheduler: &Scheduler,
     installation: &Installation,
+    gateways: &Gateways,
     id: RunId,
     now: Time,
 ) -> Option<RunSummary> {
@@ -219,6 +222,7 @@ pub fn summary(
         RunPhase::Ended { at, .. } => (true, at),
         _ => (false, now),
     };
+    let (saved_usd, waits) = gateways.run_figures(id);
     let shown = |path: &std::path::Path| ended.then(|| installation.relative(path));
     Some(RunSummary {
         run: id,
@@ -228,6 +232,9 @@ pub fn summary(
         tasks,
         cost_usd,
         usage,
+        cache_share: cache_share(&usage),
+        saved_usd,
+        waits,
         elapsed: end.since(run.opened).as_secs_f64(),
         rehearsal: run.rehearsal,
     })

@@ -435,6 +435,7 @@ impl Books {
             unpriced: balance.unpriced,
             spent: worst(balance.spent),
             held: worst(balance.lost.plus(balance.held)),
+            lost: worst(balance.lost),
         }
     }
 
@@ -464,6 +465,11 @@ impl Books {
         }
         totals.out.usd = usd;
         totals
+    }
+
+    /// Returns the requests that are out, as they would be booked if nobody ever knew what they used.
+    pub(super) fn pending(&self, filter: &Filter) -> impl Iterator<Item = Entry> {
+        self.out.values().map(|out| out.entry(out.lost())).filter(|entry| filter.takes(entry))
     }
 
     /// Returns all requests that are out, by number.

@@ -41,15 +41,16 @@ impl Log {
         Self { path: None, file: None, length: 0, torn: false, small: 0, pending: Vec::new() }
     }
 
+    /// Reads the lines of a file that another process may be writing, and leaves it as it is.
+    pub(super) fn read(path: &Path) -> Result<Vec<Line>, LedgerError> {
+        Ok(parse(path, &contents(path)?)?.lines)
+    }
+
     /// Reads the file and opens it for more; makes it where there is none. A line that is not whole at the
     /// end is cut off and kept beside it, as `.torn`.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Line>), LedgerError> {
         let failed = |source| LedgerError::Io { path: path.to_owned(), source };
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(error)),
-        };
+        let bytes = contents(path)?;
         let Parsed { lines, whole, small } = parse(path, &bytes)?;
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
         if whole < bytes.len() {
@@ -175,6 +176,15 @@ impl Log {
     /// Returns the file, to be synced without holding anybody up.
     pub(super) fn to_sync(&self) -> Option<Arc<File>> {
         self.file.clone()
+    }
+}
+
+/// Returns what is in a file; nothing where there is none.
+fn contents(path: &Path) -> Result<Vec<u8>, LedgerError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(LedgerError::Io { path: path.to_owned(), source }),
     }
 }
 

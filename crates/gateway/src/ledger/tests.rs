@@ -489,3 +489,53 @@ fn a_full_disk_stops_requests_and_loses_no_money() {
     assert_eq!(standing(&ledger, &Scope::Day), [(20, 1), (40, 1)]);
     assert_eq!(standing(&open(&path, &hands), &Scope::Day), [(20, 1), (40, 1)]);
 }
+
+#[test]
+fn what_has_ended_and_what_is_out_are_seen_together() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::new());
+    let path = dir.path().join("ledger.jsonl");
+    let ledger = open(&path, &hands);
+    let reserve =
+        |task, most| ledger.reserve(&caller("marie", 1, task), "m", worst(most, most)).unwrap();
+    reserve("a", 9).settle(spent(2, 2));
+    drop(reserve("a", 3));
+    let out = reserve("b", 5);
+    let look = |filter: &Filter| {
+        let mut ended = Vec::new();
+        let out = ledger.look(filter, |entry| ended.push(entry.clone()));
+        assert_eq!(ended, ledger.entries(filter));
+        out.into_iter()
+            .map(|entry| (entry.task.to_string(), entry.sums.held, entry.sums.held_tokens))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(look(&Filter::default()), [("b".to_owned(), cents(5), 5)]);
+    assert_eq!(look(&Filter { task: Some("a".parse().unwrap()), ..Filter::default() }), []);
+    let standing = ledger.standing(&Scope::Day);
+    assert_eq!((standing.held, standing.lost), (worst(8, 8), worst(3, 3)));
+    out.release();
+    assert_eq!(look(&Filter::default()), []);
+}
+
+#[test]
+fn a_ledger_that_is_only_read_leaves_its_file_alone() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::new());
+    let path = dir.path().join("ledger.jsonl");
+    let read = || Ledger::read(&path, hands.read());
+    assert_eq!(standing(&read().unwrap(), &Scope::Day), [(0, 0), (0, 0)]);
+    assert!(!path.exists());
+
+    let ledger = open(&path, &hands);
+    ledger.reserve(&emma(), "m", worst(9, 9)).unwrap().settle(spent(2, 2));
+    // Somebody is in the middle of writing a line.
+    let whole = fs::read(&path).unwrap();
+    let torn = [whole.as_slice(), b"{\"half"].concat();
+    fs::write(&path, &torn).unwrap();
+    let found = read().unwrap();
+    assert_eq!(standing(&found, &Scope::Day), [(2, 2), (0, 0)]);
+    found.reserve(&emma(), "m", worst(1, 1)).unwrap().settle(spent(1, 1));
+    found.sync().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), torn);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    fs::write(&path, b"{}\n{}\n").unwrap();
+    assert!(matches!(read(), Err(LedgerError::Damaged { .. })));
+}

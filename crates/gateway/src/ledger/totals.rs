@@ -71,7 +71,8 @@ pub(super) mod nanos {
 }
 
 impl Sums {
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds what other requests used.
+    pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.cut_off += other.cut_off;
         self.unpriced += other.unpriced;

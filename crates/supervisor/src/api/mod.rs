@@ -5,5 +5,6 @@
 pub mod openapi;
 mod routes;
 pub mod types;
+pub mod usage;
 
 pub use routes::{Api, router};

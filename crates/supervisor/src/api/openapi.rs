@@ -9,6 +9,7 @@ use super::types::{
     ApiError, DecisionAnswer, DecisionView, Health, NewTask, RunOpened, RunSummary, Shutdown,
     StatusReport, SubmitRun, TargetName, TaskAdded, TaskView, Transcript, WorkerView,
 };
+use super::usage::{Estimate, UsageReport};
 
 /// Returns the OpenAPI 3.1 document.
 pub fn document() -> Value {
@@ -28,6 +29,8 @@ pub fn document() -> Value {
     doc.post::<SubmitRun, RunOpened>("/v1/runs", "Submit a request or a plan", "201");
     doc.get::<RunSummary>("/v1/runs/{id}", "A run's figures", run);
     doc.get::<Plan>("/v1/runs/{id}/plan", "The plan of a run that is only split", run);
+    let estimate = "What that plan may take, going by past tasks of the same workers";
+    doc.get::<Estimate>("/v1/runs/{id}/estimate", estimate, run);
     doc.get::<protocol::Record>(
         "/v1/runs/{id}/events",
         "What has happened, a line of JSON each (application/x-ndjson); `follow=true` goes on until \
@@ -45,6 +48,11 @@ pub fn document() -> Value {
     );
     let decide = "Answer a question; what it leads to is safe when the answer comes";
     doc.post_at::<DecisionAnswer, Value>("/v1/decisions/{id}", decide, "200", &["id"]);
+    doc.get::<UsageReport>(
+        "/v1/usage",
+        "What was used of the model, the budgets and the limits; `run` asks for one run",
+        &[],
+    );
     doc.get::<Vec<WorkerView>>("/v1/workers", "The workers", &[]);
     doc.get::<Vec<Transcript>>(
         "/v1/logs/{id}",

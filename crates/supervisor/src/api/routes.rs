@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use protocol::{Event, Record, RunId, RunMode, strict};
+use protocol::{Event, Plan, Record, RunId, RunMode, strict};
 use scheduler::{Input, Target};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -20,13 +20,14 @@ use super::types::{
     ApiError, DecisionAnswer, DecisionView, ErrorKind, Health, NewTask, RunView, Shutdown,
     StatusReport, SubmitRun, TargetName, Transcript, WorkerView,
 };
+use super::usage::{Estimate, UsageReport};
 use crate::admit;
 use crate::dispatch::Dispatcher;
 use crate::failure::{Failure, FailureKind};
 use crate::inbox::Inbox;
 use crate::install::Installation;
 use crate::journal::{self, Committed};
-use crate::{decisions, view};
+use crate::{decisions, estimate, usage, view};
 
 /// What the routes need.
 #[derive(Clone, Debug)]
@@ -55,13 +56,14 @@ pub fn router(api: Api) -> Router {
 }
 
 /// Returns each route with what it does. [`openapi`](super::openapi) describes them.
-fn routes() -> [(&'static str, MethodRouter<Api>); 16] {
+fn routes() -> [(&'static str, MethodRouter<Api>); 18] {
     [
         ("/v1/health", get(health)),
         ("/v1/status", get(status)),
         ("/v1/runs", post(open_run)),
         ("/v1/runs/{id}", get(run)),
         ("/v1/runs/{id}/plan", get(plan)),
+        ("/v1/runs/{id}/estimate", get(estimate_plan)),
         ("/v1/runs/{id}/events", get(events)),
         ("/v1/tasks", post(add_task)),
         ("/v1/tasks/{id}", get(task)),
@@ -69,6 +71,7 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 16] {
         ("/v1/retry", post(retry)),
         ("/v1/decisions", get(open_decisions)),
         ("/v1/decisions/{id}", post(decide)),
+        ("/v1/usage", get(used)),
         ("/v1/workers", get(workers)),
         ("/v1/logs/{id}", get(logs)),
         ("/v1/shutdown", post(shut_down)),
@@ -130,7 +133,8 @@ impl Api {
     }
 
     fn health(&self, dispatcher: &Dispatcher) -> Health {
-        Health { notices: dispatcher.notices(), ..self.health.clone() }
+        let notices = [dispatcher.notices(), usage::notices(dispatcher)].concat();
+        Health { notices, ..self.health.clone() }
     }
 }
 
@@ -148,7 +152,7 @@ async fn health(State(api): State<Api>) -> Answer<Json<Health>> {
 }
 
 #[derive(Debug, Deserialize)]
-struct StatusQuery {
+struct RunQuery {
     run: Option<String>,
 }
 
@@ -157,7 +161,7 @@ const ENDED_SHOWN: usize = 5;
 
 async fn status(
     State(api): State<Api>,
-    Query(query): Query<StatusQuery>,
+    Query(query): Query<RunQuery>,
 ) -> Answer<Json<StatusReport>> {
     let this = api.clone();
     api.look(move |d| {
@@ -183,7 +187,8 @@ async fn status(
         let run = query.run.as_ref().and_then(|id| view::find_run(d.scheduler(), id));
         let decisions = decisions::views(d, run);
         let (daemon, workers) = (this.health(d), view_workers(d));
-        Ok(Json(StatusReport { daemon, runs, workers, decisions }))
+        let today = usage::today(d);
+        Ok(Json(StatusReport { daemon, runs, workers, decisions, today }))
     })
     .await?
 }
@@ -249,7 +254,7 @@ fn body_of_any_size<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
 async fn run(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
     api.look(move |d| {
         let run = find_run(d, &id)?;
-        let summary = view::summary(d.scheduler(), d.installation(), run, d.now());
+        let summary = view::summary(d.scheduler(), d.installation(), d.gateways(), run, d.now());
         Ok(Json(summary.ok_or_else(|| missing(format!("there is no run `{id}`")))?).into_response())
     })
     .await?
@@ -258,12 +263,38 @@ async fn run(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response>
 async fn plan(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
     api.look(move |d| {
         let run = find_run(d, &id)?;
-        match d.scheduler().run(&run).and_then(|run| run.plan.clone()) {
-            Some(plan) => Ok(Json(plan).into_response()),
-            None => Err(error(ErrorKind::Conflict, format!("the run `{id}` has no plan yet"), "")),
-        }
+        Ok(Json(plan_of(d, run, &id)?).into_response())
     })
     .await?
+}
+
+fn plan_of<'a>(dispatcher: &'a Dispatcher, run: RunId, id: &str) -> Answer<&'a Plan> {
+    let plan = dispatcher.scheduler().run(&run).and_then(|run| run.plan.as_ref());
+    plan.ok_or_else(|| error(ErrorKind::Conflict, format!("the run `{id}` has no plan yet"), ""))
+}
+
+async fn estimate_plan(State(api): State<Api>, Path(id): Path<String>) -> Answer<Json<Estimate>> {
+    api.look(move |d| {
+        let run = find_run(d, &id)?;
+        Ok(Json(estimate::of(d.scheduler(), plan_of(d, run, &id)?)))
+    })
+    .await?
+}
+
+async fn used(State(api): State<Api>, Query(query): Query<RunQuery>) -> Answer<Json<UsageReport>> {
+    let asked = query.run.clone();
+    let question = api.look(move |d| {
+        let run = asked.map(|id| find_run(d, &id)).transpose()?;
+        Ok::<_, ApiError>(usage::Question::new(d, run))
+    });
+    // Not in the dispatcher's time: it reads all that the ledger knows.
+    question.await??.answer().map(Json).ok_or_else(|| {
+        let id = query.run.unwrap_or_default();
+        let message = format!("what the run `{id}` used is in another ledger");
+        let hint = "A rehearsal has a ledger of its own, which is open while the supervisor rehearses. \
+                    `results/<run>.json` has the run's figures.";
+        error(ErrorKind::Conflict, message, hint)
+    })
 }
 
 async fn add_task(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
@@ -308,7 +339,7 @@ async fn about(api: Api, bytes: Bytes, input: fn(Target) -> Input) -> Answer<Res
 
 async fn open_decisions(
     State(api): State<Api>,
-    Query(query): Query<StatusQuery>,
+    Query(query): Query<RunQuery>,
 ) -> Answer<Json<Vec<DecisionView>>> {
     api.look(move |d| {
         let run = query.run.map(|id| find_run(d, &id)).transpose()?;

@@ -7,6 +7,8 @@ use protocol::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::usage::{Today, Waits};
+
 /// How the daemon is. Answer of `GET /v1/health`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
@@ -265,6 +267,9 @@ pub struct StatusReport {
     /// The questions that wait for a person: of the run that was asked for, or all.
     #[serde(default)]
     pub decisions: Vec<DecisionView>,
+    /// What the present day has taken.
+    #[serde(default)]
+    pub today: Today,
 }
 
 /// A question that waits for a person, with what there is to know. `GET /v1/decisions` answers with a
@@ -339,6 +344,15 @@ pub struct RunSummary {
     pub cost_usd: Option<f64>,
     /// Tokens.
     pub usage: Usage,
+    /// The share of its input that was read from the prompt cache, from 0 to 1; `null` without input.
+    #[serde(default)]
+    pub cache_share: Option<f64>,
+    /// US dollars that the prompt cache saved; `null` when the ledger knows no request of it.
+    #[serde(default)]
+    pub saved_usd: Option<f64>,
+    /// How long its requests waited before they went out.
+    #[serde(default)]
+    pub waits: Waits,
     /// Seconds from its opening to its end, or to now.
     pub elapsed: f64,
     /// Whether the model was the built-in stand-in.

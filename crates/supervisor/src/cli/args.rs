@@ -56,7 +56,10 @@ pub enum Command {
     Down(DownArgs),
     /// Split a request, run its tasks, and answer it
     Submit(SubmitArgs),
-    /// Split a request and print the plan; start nothing
+    /// Split a request and print the plan with its price; start nothing
+    ///
+    /// The price goes by the latest 100 tasks of each worker that were completed and were no rehearsal, over all
+    /// their attempts: the sum of the medians, and, to be cautious, that of the 90th percentiles.
     Plan(PlanArgs),
     /// Run one task without a plan
     Task(TaskArgs),
@@ -64,6 +67,12 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what runs, what waits and why, and what failed and why
     Status(StatusArgs),
+    /// Show what was used of the model, and what may be
+    ///
+    /// Tokens, what the prompt cache read and saved, dollars, what is held for requests whose end is not
+    /// known, and how long requests waited for what: by worker, model and run, or by task and attempt; the
+    /// budgets and the limits. Days are UTC.
+    Usage(UsageArgs),
     /// Show what agents say and do
     Logs(LogsArgs),
     /// Print the answer of a run, or the result of a task
@@ -173,7 +182,7 @@ pub struct PlanArgs {
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
 
-    /// Print the plan as JSON, for `submit --plan`
+    /// Print the plan as JSON, for `submit --plan`; its price goes to standard error
     #[arg(long)]
     pub json: bool,
 }
@@ -248,6 +257,17 @@ pub struct CheckArgs {
 #[derive(Args, Debug)]
 pub struct StatusArgs {
     /// A run, by its id or short form; without it, all that are open and the latest that ended
+    pub run: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor usage`.
+#[derive(Args, Debug)]
+pub struct UsageArgs {
+    /// A run, by its id or short form; without it, today and all there was
     pub run: Option<String>,
 
     /// Print JSON

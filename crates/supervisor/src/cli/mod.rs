@@ -36,6 +36,7 @@ mod tests;
 mod text;
 mod transcript;
 mod up;
+mod usage;
 mod workers;
 
 use std::process::ExitCode;
@@ -150,6 +151,7 @@ async fn dispatch(
         Command::Retry(args) => target::retry(context, &args).await,
         Command::Decisions(args) => decisions::run(context, &args).await,
         Command::Decide(args) => decisions::decide(context, &args).await,
+        Command::Usage(args) => usage::run(context, &args).await,
         Command::Workers(args) => workers::run(context, &args).await,
         Command::Auth(AuthCommand::Login { worker }) => auth::login(context, &worker).await,
         Command::Auth(AuthCommand::Status { worker }) => auth::status(context, worker.as_ref()),

@@ -7,9 +7,12 @@ use super::args::StatusArgs;
 use super::context::Context;
 use super::summary::{run_style, status_style};
 use super::table::{Cell, Table};
-use super::text::{self, BAD, BOLD, NOTE, clean, count, duration, list, moment, one_line, paint};
-use super::{Outcome, Stop, decisions, strays, target};
+use super::text::{
+    self, BAD, BOLD, NOTE, clean, count, duration, list, moment, number, one_line, paint, usd,
+};
+use super::{Outcome, Stop, decisions, strays, target, usage};
 use crate::api::types::{Health, RunView, StatusReport, TaskStatus, TaskView, WorkerView};
+use crate::api::usage::Today;
 use crate::client::Client;
 
 /// Carries out the command.
@@ -40,7 +43,7 @@ pub(crate) async fn run(context: &mut Context, args: &StatusArgs) -> Result<Outc
 pub(crate) fn render(report: &StatusReport, one: bool, now: Time, zone: &TimeZone) -> String {
     let mut text = String::new();
     if !one {
-        text.push_str(&daemon(&report.daemon, zone));
+        text.push_str(&daemon(&report.daemon, &report.today, zone));
     }
     // What waits for a decision is told with what to type.
     let held = |worker: &&WorkerView| {
@@ -71,7 +74,7 @@ pub(crate) fn render(report: &StatusReport, one: bool, now: Time, zone: &TimeZon
     text
 }
 
-fn daemon(health: &Health, zone: &TimeZone) -> String {
+fn daemon(health: &Health, today: &Today, zone: &TimeZone) -> String {
     let model = match health.rehearsal {
         true => paint(NOTE, "rehearsal (no model is asked)"),
         false => health.upstream.clone(),
@@ -85,10 +88,32 @@ fn daemon(health: &Health, zone: &TimeZone) -> String {
         health.version,
         runtime(&health.runtime),
     );
+    text.push_str(&spent(today, health.rehearsal));
     for notice in &health.notices {
         text.push_str(&format!("{} {}\n", paint(NOTE, "Note:"), clean(notice)));
     }
     text
+}
+
+/// Says what the day has taken, and of how much.
+fn spent(today: &Today, rehearsal: bool) -> String {
+    if today.day.is_empty() {
+        return String::new();
+    }
+    let mut figures = Vec::new();
+    match today.budget_usd {
+        _ if rehearsal => figures.push("nothing is billed".to_owned()),
+        Some(budget) => figures.push(format!("{} of {}", usage::spent(today), usd(budget))),
+        None => figures.push(usage::spent(today)),
+    }
+    let tokens = number(today.tokens);
+    figures.push(match today.budget_tokens {
+        Some(budget) => format!("{tokens} of {} tokens", number(budget)),
+        None => format!("{tokens} tokens"),
+    });
+    let requests = usize::try_from(today.requests).unwrap_or(usize::MAX);
+    figures.push(count(requests, "request"));
+    format!("Today ({}, UTC): {}\n", today.day, figures.join(", "))
 }
 
 /// Returns a runtime in words.

@@ -7,6 +7,7 @@ use super::table::{Cell, Table};
 use super::text::{
     BAD, GOOD, LIVE, NOTE, at_cost, clean, cost, count, duration, indent, number, one_line, paint,
 };
+use super::usage;
 use crate::api::types::{RunStatus, RunSummary, TaskStatus};
 
 /// How to leave the rehearsal.
@@ -61,12 +62,23 @@ fn figures(summary: &RunSummary, short: &str) -> String {
         false => format!("{complete} of {all} tasks complete"),
     };
     let state = paint(run_style(summary.state), summary.state.as_str());
-    format!(
+    let mut text = format!(
         "Run {short} is {state}: {tasks} in {}, {} tokens, {}\n",
         duration(summary.elapsed),
         tokens(&summary.usage),
         at_cost(summary.cost_usd),
-    )
+    );
+    if let Some(saved) = summary.saved_usd.filter(|saved| *saved != 0.0) {
+        let share = usage::percent(summary.cache_share);
+        text.push_str(&format!(
+            "{share} of its input came from the prompt cache, which saved {}\n",
+            usage::signed(saved)
+        ));
+    }
+    if !summary.waits.is_empty() {
+        text.push_str(&format!("Its requests waited: {}\n", usage::waits(&summary.waits)));
+    }
+    text
 }
 
 /// Returns all tokens, read and written.

@@ -31,7 +31,8 @@ impl Dispatcher {
                 }
             }
             Unwritten::Run(run) => {
-                match view::summary(&self.scheduler, &self.installation, *run, self.clock.now()) {
+                let (gateways, now) = (self.gateways(), self.clock.now());
+                match view::summary(&self.scheduler, &self.installation, gateways, *run, now) {
                     Some(summary) => {
                         let answer = view::answer(&self.scheduler, *run);
                         publish::run(&self.installation, &summary, answer.as_deref())

@@ -118,6 +118,12 @@ async fn every_answer_is_what_its_type_says() {
     let plan = format!("/v1/runs/{}/plan", split.short);
     let plan: Plan = good(&api, get.clone(), &plan, nothing.clone()).await;
     assert_eq!(plan.tasks.len(), 1);
+    let estimate = format!("/v1/runs/{}/estimate", split.short);
+    let estimate: Estimate = good(&api, get.clone(), &estimate, nothing.clone()).await;
+    assert_eq!(estimate.tasks.len(), 3);
+    for path in ["/v1/usage".to_owned(), format!("/v1/usage?run={id}")] {
+        let _: UsageReport = good(&api, get.clone(), &path, nothing.clone()).await;
+    }
     let (status, events) =
         request(&api, get.clone(), &format!("/v1/runs/{id}/events?follow=true"), nothing.clone())
             .await;
@@ -175,6 +181,8 @@ async fn every_error_says_what_and_how_to_mend_it() {
     let cases = [
         (404, get.clone(), "/v1/nothing", json!(0)),
         (404, get.clone(), "/v1/runs/zzzz", json!(0)),
+        (404, get.clone(), "/v1/usage?run=zzzz", json!(0)),
+        (409, get.clone(), "/v1/runs/adhoc/estimate", json!(0)),
         (404, get.clone(), "/v1/tasks/..%2F..%2Fx", json!(0)),
         (404, get.clone(), "/v1/logs/none", json!(0)),
         (404, post.clone(), "/v1/cancel", json!({"id": "none"})),

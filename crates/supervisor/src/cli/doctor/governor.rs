@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use gateway::{Ledger, Scope};
 use protocol::{Auth, Limits, WorkerId};
 
 use super::Finding;
-use crate::cli::text::{count, list};
+use crate::cli::text::{count, list, now};
 use crate::config::{Config, Origin, is_alias};
 use crate::install::Installation;
 use crate::keys::Keys;
@@ -18,7 +19,9 @@ pub(super) async fn check_governor(installation: &Installation, config: &Config)
     let live = super::credentials::check_key(installation, config).state == super::State::Ok;
     let keys = check_keys(installation, config, &workers, live).await;
     let limits = check_limits(config, &workers);
-    vec![keys, limits, check_budgets(config, &workers, live), check_prices(config, &workers)]
+    let budgets = check_budgets(config, &workers, live);
+    let (prices, egress) = (check_prices(config, &workers), check_egress(&workers));
+    vec![keys, limits, budgets, prices, check_ledger(installation), egress]
 }
 
 /// Reads every key, as the daemon would at its start.
@@ -153,4 +156,41 @@ pub(super) fn check_prices(config: &Config, workers: &BTreeMap<WorkerId, Worker>
     let cure = "Add what it costs for a million tokens to supervisor.toml:\n[prices.\"its-name\"]\ninput = 3.0\n\
                 output = 15.0";
     Finding::note(CHECK, message, cure)
+}
+
+/// Reads what was spent, as the daemon does at its start, and leaves the file alone.
+pub(super) fn check_ledger(installation: &Installation) -> Finding {
+    const CHECK: &str = "ledger";
+    let file = installation.ledger(false);
+    let ledger = match Ledger::read(&file, now) {
+        Ok(ledger) => ledger,
+        Err(error) => return Finding::problem(CHECK, super::with_causes(&error), error.hint()),
+    };
+    if !file.exists() {
+        return Finding::ok(CHECK, "nothing was spent yet");
+    }
+    let standing = ledger.standing(&Scope::Day);
+    let spent = standing.spent.usd.unwrap_or_default();
+    let spent = match standing.unpriced {
+        0 => spent.to_string(),
+        unpriced => format!("{spent}, and {unpriced} without a price"),
+    };
+    let path = installation.relative(&file);
+    Finding::ok(
+        CHECK,
+        format!("{path} can be read; spent today ({}, UTC): {spent}", ledger.today()),
+    )
+}
+
+/// Shows which hosts each worker reaches beside the model's API.
+pub(super) fn check_egress(workers: &BTreeMap<WorkerId, Worker>) -> Finding {
+    const CHECK: &str = "egress";
+    let of = |worker: &Worker| match worker.config.egress.as_slice() {
+        [] => format!("{}: none", worker.id),
+        hosts => format!("{}: {}", worker.id, list(hosts)),
+    };
+    match workers.values().all(|worker| worker.config.egress.is_empty()) {
+        true => Finding::ok(CHECK, "none: workers reach nothing but the model's API"),
+        false => Finding::ok(CHECK, workers.values().map(of).collect::<Vec<_>>().join("\n")),
+    }
 }

@@ -207,6 +207,56 @@ fn limits_budgets_and_prices_are_shown() {
     assert_finding(&unknown, State::Problem, "supervisor.toml:1:16: `opus`");
 }
 
+#[test]
+fn hosts_that_workers_reach_are_listed() {
+    let (dir, at) = installation();
+    let check = || governor::check_egress(&workers::load_all(&at).unwrap());
+    assert_finding(&check(), State::Ok, "none: workers reach nothing");
+    let text = "description = \"x\"\negress = [\"*.pythonhosted.org\", \"pypi.org:8443\"]\n";
+    file(dir.path(), "workspaces/marie/worker.toml", text);
+    insta::assert_snapshot!(check().message, @"
+    marie: *.pythonhosted.org, pypi.org:8443
+    orchestrator: none
+    ");
+}
+
+#[test]
+fn ledger_is_read_and_left_as_it_is() {
+    use gateway::{Caller, Ledger, Spent, Usd, Worst};
+    let (dir, at) = installation();
+    let check = || governor::check_ledger(&at);
+    assert_finding(&check(), State::Ok, "nothing was spent yet");
+    let path = file(dir.path(), ".supervisor/ledger.jsonl", "");
+    let (ledger, _notices) = Ledger::open(Some(&path), crate::cli::text::now).unwrap();
+    let caller = Caller {
+        replica: "marie-1".parse().unwrap(),
+        worker: "marie".parse().unwrap(),
+        run: protocol::RunId::Adhoc,
+        task: "emma".parse().unwrap(),
+        attempt: protocol::Attempt::FIRST,
+        priority: protocol::Priority::Medium,
+    };
+    let spend = |cost| {
+        let worst = Worst { usd: Usd::from_dollars(2.0), tokens: 100 };
+        let spent = Spent { cost, complete: true, ..Spent::default() };
+        ledger.reserve(&caller, "m", worst).unwrap().settle(spent);
+    };
+    spend(Usd::from_dollars(1.25));
+    let is = "ledger.jsonl can be read; spent today (";
+    assert_finding(&check(), State::Ok, is);
+    assert!(check().message.ends_with(", UTC): $1.25"), "{:?}", check());
+    spend(None);
+    let two = check().message;
+    assert!(two.ends_with("$1.25, and 1 without a price"), "{two}");
+    drop(ledger);
+    // A line that is damaged, and not the last one.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let broken = text.replacen("\n", "\n{}\n", 1);
+    replace(&path, broken.as_bytes(), Durability::Volatile).unwrap();
+    assert_finding(&check(), State::Problem, "ledger");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), broken);
+}
+
 #[tokio::test]
 async fn without_an_engine_it_depends_on_what_may_run_instead() {
     let (_dir, at) = installation();

@@ -18,6 +18,7 @@ async fn without_a_daemon_every_command_says_how_to_start_it() {
         &["plan", &request],
         &["task", "marie", "x"],
         &["status"],
+        &["usage"],
         &["workers"],
         &["events", "k3f9", "--json"],
         &["logs", "k3f9"],
@@ -120,6 +121,10 @@ fn status() -> Value {
             "state": "executing", "opened_at": "2026-11-20T12:00:00Z", "tasks": tasks,
         }],
         "workers": [worker("marie", &[], paused), worker("anga", &["anga-1: k3f9.b, attempt 2"], Value::Null)],
+        "today": {
+            "day": "2026-11-20", "requests": 42, "cost_usd": null, "known_cost_usd": 16.4,
+            "tokens": 1_234_567, "budget_usd": 20.0, "budget_tokens": null,
+        },
     })
 }
 
@@ -129,6 +134,7 @@ async fn status_says_what_runs_what_waits_and_why() {
     insta::assert_snapshot!(world.run(&["status"]).await.out, @"
     The supervisor serves /srv/team since 2026-11-20 12:00 (process 12, version 0.1.0)
     Workers run as plain processes, without a container's walls; model: rehearsal (no model is asked)
+    Today (2026-11-20, UTC): nothing is billed, 1,234,567 tokens, 42 requests
     Note: tasks/ is looked at every 2 s: its file system raises no events
     marie is paused (auth): 401
       Hint: Give another key.
@@ -141,9 +147,165 @@ async fn status_says_what_runs_what_waits_and_why() {
     k3f9.e  marie   waiting         -  waits for x (not here yet)
     k3f9.d  marie   failed          3  timeout: it took longer than 300 s
     ");
+    let mut live = status();
+    live["daemon"]["rehearsal"] = json!(false);
+    let text = World::with_daemon(answers(&[("/v1/status", live)])).run(&["status"]).await.out;
+    let today = text.lines().find(|line| line.starts_with("Today")).unwrap();
+    insta::assert_snapshot!(today, @"Today (2026-11-20, UTC): unknown ($16.40 known) of $20.00, 1,234,567 tokens, 42 requests");
     let json = world.run(&["status", "--json"]).await.out;
     let printed: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(printed["runs"][0]["tasks"], status()["runs"][0]["tasks"]);
+}
+
+fn used(requests: u64, cost: Value, waits: Value) -> Value {
+    json!({
+        "requests": requests, "cut_off": 1, "unpriced": u64::from(cost.is_null()),
+        "usage": {
+            "input_tokens": 1200, "output_tokens": 3400, "cache_read_input_tokens": 56_000,
+            "cache_creation_input_tokens": 7800,
+        },
+        "cache_share": 0.8615, "cost_usd": cost, "known_cost_usd": 0.25, "saved_usd": 0.126,
+        "held_usd": 0.5, "held_tokens": 900, "out": 2, "out_usd": 1.5, "out_tokens": 30_000,
+        "waits": waits,
+    })
+}
+
+fn with(mut more: Value, used: Value) -> Value {
+    more.as_object_mut().unwrap().extend(used.as_object().unwrap().clone());
+    more
+}
+
+fn usage() -> Value {
+    let waits = json!({ "requests": 1.5, "stagger": 20.0 });
+    let (all, none) = (used(5, Value::Null, waits), used(0, json!(0.0), json!({})));
+    let priced = used(3, json!(0.25), json!({}));
+    let table = json!({
+        "total": all,
+        "workers": [with(json!({ "worker": "anga" }), priced.clone()), with(json!({ "worker": "marie" }), all.clone())],
+        "models": [with(json!({ "model": "claude-sonnet-5-5" }), priced.clone())],
+        "runs": [with(json!({ "run": "adhoc", "short": null, "name": null }), priced.clone())],
+        "tasks": [],
+    });
+    let limit = |what: &str, scope: &str, source: &str, left: i64| json!({ "what": what, "scope": scope, "source": source, "limit": 50_000, "left": left });
+    let pace = |model: &str, blocked: Value| {
+        json!({
+            "account": "account 0", "model": model, "in_flight": 2, "window": 8, "waiting": 3,
+            "limits": [
+                limit("requests", "account", "config", 48), limit("input_tokens", "model", "server", -100),
+            ],
+            "blocked": blocked,
+        })
+    };
+    let budget = |about: &str, usd: Value, tokens: Value, share: f64| {
+        json!({
+            "scope": "all", "about": about, "usd": usd, "tokens": tokens, "used_usd": 16.4,
+            "used_tokens": 250, "out_usd": 1.5, "out_tokens": 30_000, "share": share,
+        })
+    };
+    let blocked = json!({
+        "reason": "rate_limited", "scope": "account", "until": "2026-11-20T14:05:00.000Z",
+    });
+    let nothing = json!({
+        "total": with(none, json!({ "cut_off": 0, "unpriced": 0, "out": 0 })),
+        "workers": [], "models": [], "runs": [], "tasks": [],
+    });
+    json!({
+        "rehearsal": false, "run": null, "short": null, "name": null, "day": "2026-11-20",
+        "today": nothing, "all": table,
+        "budgets": [
+            budget("all workers today", json!(20.0), Value::Null, 0.82),
+            budget("run k3f9", Value::Null, json!(1000), 0.25),
+        ],
+        "limits": [pace("claude-a", blocked), pace("claude-b", Value::Null)],
+    })
+}
+
+#[tokio::test]
+async fn usage_is_shown_by_worker_model_and_run_with_budgets_and_limits() {
+    let world = World::with_daemon(answers(&[("/v1/usage", usage())]));
+    insta::assert_snapshot!(world.run(&["usage"]).await.out, @"
+    Today (2026-11-20, UTC): the model was asked for nothing
+
+    All that is known
+    WORKER  REQUESTS  INPUT  OUTPUT  CACHE READ  WRITTEN  FROM CACHE                   COST  SAVED   HELD  WAITED FOR
+    anga           3  1,200   3,400      56,000    7,800        86 %                  $0.25  $0.13  $2.00
+    marie          5  1,200   3,400      56,000    7,800        86 %  unknown ($0.25 known)  $0.13  $2.00  prompt cache being written 20.0 s, requests per minute 1.5 s
+    all            5  1,200   3,400      56,000    7,800        86 %  unknown ($0.25 known)  $0.13  $2.00  prompt cache being written 20.0 s, requests per minute 1.5 s
+
+    MODEL              REQUESTS  INPUT  OUTPUT  CACHE READ  WRITTEN  FROM CACHE   COST  SAVED   HELD  WAITED FOR
+    claude-sonnet-5-5         3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
+
+    RUN    REQUESTS  INPUT  OUTPUT  CACHE READ  WRITTEN  FROM CACHE   COST  SAVED   HELD  WAITED FOR
+    adhoc         3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
+
+    Note: 2 requests are out: at the most $1.50 and 30,000 tokens
+    Note: 1 request broke off: $0.50 and 900 tokens are held for what nobody knows of it
+    Note: 1 request is of a model without a price; `supervisor doctor` says how to give it one
+
+    BUDGET                   USED           HELD            OF  SHARE
+    all workers today      $16.40          $1.50        $20.00   82 %
+    run k3f9           250 tokens  30,000 tokens  1,000 tokens   25 %
+
+    LIMIT                    WHOSE                LEFT      OF  WHO SAYS SO
+    requests per minute      account 0              48  50,000  the configuration
+    input tokens per minute  claude-a, account 0  -100  50,000  the model's API
+    input tokens per minute  claude-b, account 0  -100  50,000  the model's API
+
+    REQUESTS TO  ACCOUNT    IN FLIGHT  AT MOST  WAITING  HELD BACK
+    claude-a     account 0          2        8        3  rate limited until 2026-11-20 14:05
+    claude-b     account 0          2        8        3  -
+    ");
+    let json = world.run(&["usage", "--json"]).await.out;
+    assert_eq!(json.lines().count(), 1);
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), usage());
+}
+
+#[tokio::test]
+async fn usage_of_a_run_is_shown_by_task_and_attempt() {
+    let mut report = usage();
+    let priced = used(3, json!(0.25), json!({}));
+    let attempt = |number: u32| with(json!({ "attempt": number }), priced.clone());
+    let task = |id: &str, attempts: Vec<Value>| {
+        with(json!({ "task_id": id, "worker": "marie", "attempts": attempts }), priced.clone())
+    };
+    for (field, value) in [
+        ("rehearsal", json!(true)),
+        ("run", json!("adhoc")),
+        ("short", json!("k3f9")),
+        ("name", json!("Term\nreport")),
+        ("today", Value::Null),
+        ("budgets", json!([])),
+        ("limits", json!([])),
+    ] {
+        report[field] = value;
+    }
+    report["all"]["runs"] = json!([]);
+    report["all"]["tasks"] =
+        json!([task("k3f9.a", vec![attempt(1)]), task("k3f9.b", vec![attempt(1), attempt(2)])]);
+    let world = World::with_daemon(answers(&[("/v1/usage", report)]));
+    insta::assert_snapshot!(world.run(&["usage", "k3f9"]).await.out, @"
+    This is a rehearsal: no model is asked, nothing is billed.
+
+    Run k3f9 (Term report)
+    WORKER  REQUESTS  INPUT  OUTPUT  CACHE READ  WRITTEN  FROM CACHE                   COST  SAVED   HELD  WAITED FOR
+    anga           3  1,200   3,400      56,000    7,800        86 %                  $0.25  $0.13  $2.00
+    marie          5  1,200   3,400      56,000    7,800        86 %  unknown ($0.25 known)  $0.13  $2.00  prompt cache being written 20.0 s, requests per minute 1.5 s
+    all            5  1,200   3,400      56,000    7,800        86 %  unknown ($0.25 known)  $0.13  $2.00  prompt cache being written 20.0 s, requests per minute 1.5 s
+
+    MODEL              REQUESTS  INPUT  OUTPUT  CACHE READ  WRITTEN  FROM CACHE   COST  SAVED   HELD  WAITED FOR
+    claude-sonnet-5-5         3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
+
+    TASK         REQUESTS  INPUT  OUTPUT  CACHE READ  WRITTEN  FROM CACHE   COST  SAVED   HELD  WAITED FOR
+    k3f9.a              3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
+    k3f9.b              3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
+      attempt 1         3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
+      attempt 2         3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
+
+    Note: 2 requests are out: at the most $1.50 and 30,000 tokens
+    Note: 1 request broke off: $0.50 and 900 tokens are held for what nobody knows of it
+    Note: 1 request is of a model without a price; `supervisor doctor` says how to give it one
+    ");
+    assert_eq!(world.run(&["usage", "../x"]).await.code, 3);
 }
 
 #[tokio::test]

@@ -43,10 +43,11 @@ fn help_of_the_program_lists_its_commands() {
       down         Stop the daemon and its workers; what was interrupted is resumed
                    at the next `up`
       submit       Split a request, run its tasks, and answer it
-      plan         Split a request and print the plan; start nothing
+      plan         Split a request and print the plan with its price; start nothing
       task         Run one task without a plan
       check        Check task and plan files; start nothing
       status       Show what runs, what waits and why, and what failed and why
+      usage        Show what was used of the model, and what may be
       logs         Show what agents say and do
       result       Print the answer of a run, or the result of a task
       events       Print what has happened in a run

@@ -297,7 +297,11 @@ async fn plan_is_shown_and_not_started() {
         json!({ "event": "run_ended", "run": RUN, "state": "complete" }),
     ];
     let routes = opens_run().merge(Journal::new(&events, &[]).route("/v1/runs/{id}/events")).merge(
-        answers(&[("/v1/runs/{id}", figures("complete")), ("/v1/runs/{id}/plan", plan.clone())]),
+        answers(&[
+            ("/v1/runs/{id}", figures("complete")),
+            ("/v1/runs/{id}/plan", plan.clone()),
+            ("/v1/runs/{id}/estimate", estimate(false)),
+        ]),
     );
     let world = World::with_daemon(routes);
     world.file("request.txt", "Do it.\n");
@@ -316,9 +320,9 @@ async fn plan_is_shown_and_not_started() {
       supervisor submit --plan plan.json
     ");
     insta::assert_snapshot!(did.out, @"
-    TASK      WORKER  WAITS FOR  WHAT
-    research  marie   -          Find out. All of it.
-    review    anga    research   Judge.
+    TASK      WORKER  WAITS FOR     COST  WHAT
+    research  marie   -          unknown  Find out. All of it.
+    review    anga    research   unknown  Judge.
 
     2 tasks; cost: unknown (no past runs to go by)
 
@@ -326,6 +330,89 @@ async fn plan_is_shown_and_not_started() {
     ");
     let did = world.run(&["plan", "--json", &world.path("request.txt")]).await;
     assert_eq!(serde_json::from_str::<Value>(&did.out).unwrap(), plan);
+    assert!(did.err.ends_with("cost: unknown (no past runs to go by)\n"), "{}", did.err);
+}
+
+/// What a plan of `research` by marie and `review` by anga may take; with what is known of marie's work and of
+/// splitting requests.
+fn estimate(known: bool) -> Value {
+    let spread = |median: f64, p90: f64| match known {
+        true => json!({ "median": median, "p90": p90 }),
+        false => Value::Null,
+    };
+    let sum = |median: f64, p90: f64| json!({ "median": median, "p90": p90 });
+    let task = |id: &str, worker: &str, kind: &str, cost: Value, tokens: Value| json!({ "id": id, "worker": worker, "kind": kind, "cost_usd": cost, "tokens": tokens });
+    let past = |worker: &str, kind: &str, tasks: u64, unpriced: u64, cost: Value, tokens: Value| {
+        let tasks = if known { tasks } else { 0 };
+        json!({
+            "worker": worker, "kind": kind, "tasks": tasks, "unpriced": unpriced,
+            "cost_usd": cost, "tokens": tokens,
+        })
+    };
+    let (split, split_tokens) = (spread(0.05, 0.25), spread(1000.5, 2000.0));
+    let (work, work_tokens) = (spread(0.5, 2.0), spread(40_000.0, 90_000.0));
+    let null = Value::Null;
+    json!({
+        "tasks": [
+            task("plan", "orchestrator", "plan", split.clone(), split_tokens.clone()),
+            task("research", "marie", "work", work.clone(), work_tokens.clone()),
+            task("review", "anga", "work", null.clone(), null.clone()),
+            task("answer", "orchestrator", "synthesize", null.clone(), null.clone()),
+        ],
+        "cost_usd": null, "known_cost_usd": sum(0.55, 2.25),
+        "tokens": null, "known_tokens": sum(41_000.5, 92_000.0),
+        "past": [
+            past("orchestrator", "plan", 1, 0, split, split_tokens),
+            past("marie", "work", 12, 2, work, work_tokens),
+            past("anga", "work", 0, 0, null.clone(), null.clone()),
+            past("orchestrator", "synthesize", 0, 0, null.clone(), null),
+        ],
+    })
+}
+
+#[tokio::test]
+async fn plan_says_what_its_price_is_based_on() {
+    use crate::cli::plan::render;
+    let plan: protocol::Plan = serde_json::from_value(json!({ "tasks": [
+        { "id": "research", "worker": "marie", "description": "Find out." },
+        { "id": "review", "worker": "anga", "description": "Judge.", "dependencies": ["research"] },
+    ] }))
+    .unwrap();
+    let mut estimate = estimate(true);
+    let show = |estimate: &Value| {
+        let estimate = serde_json::from_value(estimate.clone()).unwrap();
+        anstream::adapter::strip_str(&render(&plan, &estimate, false)).to_string()
+    };
+    insta::assert_snapshot!(show(&estimate), @"
+    TASK      WORKER  WAITS FOR     COST  WHAT
+    research  marie   -            $0.50  Find out.
+    review    anga    research   unknown  Judge.
+
+    2 tasks; with splitting and answering it
+      cost:   unknown; what is known of it: $0.55, to be cautious $2.25
+      tokens: unknown; what is known of it: 41,001, to be cautious 92,000
+    Those are sums of medians, and of 90th percentiles,
+      from 1 task that split requests: $0.0500, 9 of 10 up to $0.25
+      from 12 tasks of marie (2 without a price): $0.50, 9 of 10 up to $2.00
+      from no task of anga: unknown
+      from no task that answered requests: unknown
+    ");
+    estimate["cost_usd"] = json!({ "median": 0.75, "p90": 3.5 });
+    estimate["tokens"] = json!({ "median": 50_000.0, "p90": 100_000.0 });
+    insta::assert_snapshot!(show(&estimate), @"
+    TASK      WORKER  WAITS FOR     COST  WHAT
+    research  marie   -            $0.50  Find out.
+    review    anga    research   unknown  Judge.
+
+    2 tasks; with splitting and answering it
+      cost:   $0.75, to be cautious $3.50
+      tokens: 50,000, to be cautious 100,000
+    Those are sums of medians, and of 90th percentiles,
+      from 1 task that split requests: $0.0500, 9 of 10 up to $0.25
+      from 12 tasks of marie (2 without a price): $0.50, 9 of 10 up to $2.00
+      from no task of anga: unknown
+      from no task that answered requests: unknown
+    ");
 }
 
 fn task_view(status: &str, result: Value) -> Value {
