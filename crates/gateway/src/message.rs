@@ -30,7 +30,7 @@ use crate::{
     limits,
     pace::{Next, WaitReason, Waits, Want},
     prefix::Sender,
-    proxy::{Own, Proxy},
+    proxy::{Own, Proxy, own},
     stop::Stop,
     tokens::Tokens,
 };
@@ -72,15 +72,17 @@ impl Proxy {
         let _room = self.room.take(&parts.headers).await;
         let body = match body::whole(incoming, &exchange.upload()).await {
             Ok(body) => body,
-            Err(Unread::TooLarge) => return Err((answer::too_large(), End::Own)),
+            Err(Unread::TooLarge) => return Err(own(answer::too_large(), End::Own)),
             // Nobody reads this answer.
-            Err(Unread::Broken) => return Err((answer::too_large(), End::ClientGone)),
+            Err(Unread::Broken) => return Err(own(answer::too_large(), End::ClientGone)),
         };
-        let Some(case) = self.desk.current() else { return Err((answer::unassigned(), End::Own)) };
+        let Some(case) = self.desk.current() else {
+            return Err(own(answer::unassigned(), End::Own));
+        };
         if let Some(stop) = case.stop() {
             return Err(stopped(stop));
         }
-        let ask = Ask::parse(&body).map_err(|why| (answer::unreadable(&why), End::Own))?;
+        let ask = Ask::parse(&body).map_err(|why| own(answer::unreadable(&why), End::Own))?;
         self.converse(Call { parts, path, body, ask, case: &case, arrived }).await
     }
 
@@ -118,7 +120,7 @@ impl Proxy {
                     turn.release();
                     return Err(match refused {
                         Refused::OverBudget(over) => stop(over.into()),
-                        Refused::Unwritable { .. } => (answer::unbookable(&refused), End::Own),
+                        Refused::Unwritable { .. } => own(answer::unbookable(&refused), End::Own),
                     });
                 }
             };
@@ -137,13 +139,13 @@ impl Proxy {
                 Ok(Err(error @ NoAnswer::Connect(_))) => {
                     turn.release();
                     reservation.release();
-                    return Err((answer::unreachable(&self.upstream, &error), End::Unreachable));
+                    return Err(own(answer::unreachable(&self.upstream, &error), End::Unreachable));
                 }
                 // Whatever it took by then is not known: turn and reservation stay booked.
                 Ok(Err(error)) => {
-                    return Err((answer::no_answer(&self.upstream, &error), End::Unreachable));
+                    return Err(own(answer::no_answer(&self.upstream, &error), End::Unreachable));
                 }
-                Err(_elapsed) => return Err((answer::silent(&self.upstream), End::Silent)),
+                Err(_elapsed) => return Err(own(answer::silent(&self.upstream), End::Silent)),
             };
             let status = response.status();
             if let Next::Again(next) = turn.answered(status, response.headers()) {
@@ -182,7 +184,7 @@ impl Proxy {
                         Some(why) => stop(why),
                         None => {
                             head.headers.remove(CONTENT_LENGTH);
-                            (Response::from_parts(head, said), End::Complete)
+                            own(Response::from_parts(head, said), End::Complete)
                         }
                     })
                 }
@@ -210,7 +212,7 @@ impl Proxy {
 }
 
 fn stopped(stop: &Stop) -> Own {
-    (answer::stopped(stop), End::Own)
+    own(answer::stopped(stop), End::Own)
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -41,7 +41,11 @@ pub(crate) struct Proxy {
 }
 
 /// An answer of the gateway itself, and how the exchange ended by it.
-pub(crate) type Own = (Response<Bytes>, End);
+pub(crate) type Own = Box<(Response<Bytes>, End)>;
+
+pub(crate) fn own(answer: Response<Bytes>, end: End) -> Own {
+    Box::new((answer, end))
+}
 
 impl Proxy {
     /// Answers a request. Whatever goes wrong becomes an answer, too.
@@ -64,10 +68,10 @@ impl Proxy {
             Verdict::Forward(path) => {
                 self.forward(request, path, &mut exchange).await.map(|response| (response, None))
             }
-            Verdict::Hello => Err((answer::hello(), End::Own)),
+            Verdict::Hello => Err(own(answer::hello(), End::Own)),
             Verdict::Refuse => {
                 body::drain(request.into_body()).await;
-                Err((answer::refused(), End::Own))
+                Err(own(answer::refused(), End::Own))
             }
         };
         match answered {
@@ -77,7 +81,8 @@ impl Proxy {
                     ResponseBody::Upstream(Box::new(Download::new(incoming, exchange, booking)))
                 })
             }
-            Err((answer, end)) => {
+            Err(own) => {
+                let (answer, end) = *own;
                 exchange.set_status(answer.status());
                 exchange.add_down(answer.body().len());
                 exchange.set_end(end);
@@ -99,7 +104,7 @@ impl Proxy {
             Ok(credential) => credential,
             Err(stop) => {
                 body::drain(incoming).await;
-                return Err((answer::stopped(&stop), End::Own));
+                return Err(own(answer::stopped(&stop), End::Own));
             }
         };
         self.address(&mut parts, path, credential.as_deref())?;
@@ -111,13 +116,13 @@ impl Proxy {
             Ok(Err(_)) if exchange.is_upload_broken() => {
                 // Nobody reads this answer.
                 let error = std::io::Error::other("the client broke off its request");
-                return Err((answer::no_answer(&self.upstream, &error), End::ClientGone));
+                return Err(own(answer::no_answer(&self.upstream, &error), End::ClientGone));
             }
             Ok(Err(error @ NoAnswer::Connect(_))) => {
-                (answer::unreachable(&self.upstream, &error), End::Unreachable)
+                own(answer::unreachable(&self.upstream, &error), End::Unreachable)
             }
-            Ok(Err(error)) => (answer::no_answer(&self.upstream, &error), End::Unreachable),
-            Err(_elapsed) => (answer::silent(&self.upstream), End::Silent),
+            Ok(Err(error)) => own(answer::no_answer(&self.upstream, &error), End::Unreachable),
+            Err(_elapsed) => own(answer::silent(&self.upstream), End::Silent),
         };
         if let Ok(rest) = rest.try_recv() {
             body::drain(rest).await;
@@ -135,7 +140,7 @@ impl Proxy {
         parts.uri = self
             .upstream
             .target(path)
-            .map_err(|error| (answer::no_answer(&self.upstream, &error), End::Unreachable))?;
+            .map_err(|error| own(answer::no_answer(&self.upstream, &error), End::Unreachable))?;
         parts.version = Version::HTTP_11;
         // It keeps its extensions: hyper keeps the spelling of the header names there.
         strip_hop_by_hop(&mut parts.headers);
@@ -152,7 +157,7 @@ impl Proxy {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked: `Upgrade` ends at this hop.
             let error = std::io::Error::other("it switched to another protocol");
-            return Err((answer::no_answer(&self.upstream, &error), End::Unreachable));
+            return Err(own(answer::no_answer(&self.upstream, &error), End::Unreachable));
         }
         *response.version_mut() = Version::HTTP_11;
         strip_hop_by_hop(response.headers_mut());

@@ -41,7 +41,7 @@ impl Scheduler {
         }
         self.workers.set_up(&replica, true);
         match self.failure(ix, &report) {
-            Some(error) => self.attempt_failed(turn, ix, error, Over::Reported(report)),
+            Some(error) => self.attempt_failed(turn, ix, error, Over::Reported(Box::new(report))),
             None => match self.plan_faults(kind, ix, &report) {
                 None => {
                     report.error = None;
@@ -53,7 +53,7 @@ impl Scheduler {
                     let task = report.task_id.clone();
                     self.record(turn, Event::PlanRejected { task, reasons });
                     let error = TaskError::new(FailureKind::BadOutput, message);
-                    self.attempt_failed(turn, ix, error, Over::Reported(report));
+                    self.attempt_failed(turn, ix, error, Over::Reported(Box::new(report)));
                 }
             },
         }
@@ -189,7 +189,7 @@ impl Scheduler {
         };
         let status = if entry.cancel_requested { Status::Cancelled } else { Status::Failed };
         let mut result = match over {
-            Over::Reported(report) => report,
+            Over::Reported(report) => *report,
             Over::Lost(_) => {
                 let started_at = live.phase.started().unwrap_or(turn.now);
                 TaskResult {
@@ -272,7 +272,7 @@ impl Scheduler {
 /// How an attempt that does not count came to its end.
 enum Over {
     /// With a report.
-    Reported(TaskResult),
+    Reported(Box<TaskResult>),
     /// With none; this is what it used.
     Lost(Used),
 }

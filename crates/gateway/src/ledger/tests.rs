@@ -529,13 +529,15 @@ fn a_ledger_that_is_only_read_leaves_its_file_alone() {
     // Somebody is in the middle of writing a line.
     let whole = fs::read(&path).unwrap();
     let torn = [whole.as_slice(), b"{\"half"].concat();
-    fs::write(&path, &torn).unwrap();
+    protocol::atomic_file::replace(&path, &torn, protocol::atomic_file::Durability::Volatile)
+        .unwrap();
     let found = read().unwrap();
     assert_eq!(standing(&found, &Scope::Day), [(2, 2), (0, 0)]);
     found.reserve(&emma(), "m", worst(1, 1)).unwrap().settle(spent(1, 1));
     found.sync().unwrap();
     assert_eq!(fs::read(&path).unwrap(), torn);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    fs::write(&path, b"{}\n{}\n").unwrap();
+    protocol::atomic_file::replace(&path, b"{}\n{}\n", protocol::atomic_file::Durability::Volatile)
+        .unwrap();
     assert!(matches!(read(), Err(LedgerError::Damaged { .. })));
 }
