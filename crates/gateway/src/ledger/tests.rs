@@ -504,6 +504,7 @@ fn a_ledger_that_is_only_read_leaves_its_file_alone() {
     found.sync().unwrap();
     assert_eq!(fs::read(&path).unwrap(), torn);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    fs::write(&path, b"{}\n{}\n").unwrap();
-    assert!(matches!(read(), Err(LedgerError::Damaged { .. })));
+    let damaged = String::from_utf8(whole).unwrap().replacen('\n', "\n{}\n", 1);
+    fs::write(&path, damaged).unwrap();
+    assert!(matches!(read(), Err(LedgerError::Damaged { line: 2, .. })));
 }
