@@ -1,7 +1,7 @@
 //! Questions that wait for a person: what there is to know of them, and how they are answered.
 
 use protocol::{Choice, Decision, DecisionId, DecisionKind, HoldScope, RunId, TaskError, WorkerId};
-use scheduler::{Budget, Input, Refusal, Scheduler};
+use scheduler::{Budget, Input, Refusal, Scheduler, TaskEntry};
 
 use crate::admit;
 use crate::api::types::{ApiError, DecisionView, ErrorKind};
@@ -93,13 +93,24 @@ fn or_default(budget: Budget, worker: &Worker) -> Budget {
 }
 
 /// Returns the dollars and the tokens that a scope has spent, with what is held for answers that broke off:
-/// of one task or run ever, else today. No dollars where a model had no price.
+/// of one task or run ever, else today. The journal may know of more than the ledger, which can be moved
+/// away. No dollars where a model had no price.
 fn spent(dispatcher: &Dispatcher, scope: &HoldScope) -> (Option<f64>, Option<u64>) {
     let standing = dispatcher.gateways().standing(scope);
     let sum = |worst: gateway::Worst| (worst.usd.unwrap_or_default(), worst.tokens);
     let ((spent, tokens), (held, held_tokens)) = (sum(standing.spent), sum(standing.held));
     let usd = (standing.unpriced == 0).then(|| (spent + held).dollars());
-    (usd, Some(tokens.saturating_add(held_tokens)))
+    let tokens = tokens.saturating_add(held_tokens);
+    let scheduler = dispatcher.scheduler();
+    let entries: Vec<&TaskEntry> = match scope {
+        HoldScope::Task(task) => scheduler.task(task).into_iter().collect(),
+        HoldScope::Run(run) => scheduler.run_tasks(run).collect(),
+        HoldScope::Worker(_) | HoldScope::All => return (usd, Some(tokens)),
+    };
+    let used = |entry: &&TaskEntry| entry.usage.input().saturating_add(entry.usage.output_tokens);
+    let journaled: Option<f64> = entries.iter().map(|entry| entry.cost_usd).sum();
+    let usd = usd.zip(journaled).map(|(ledger, journaled)| ledger.max(journaled));
+    (usd, Some(tokens.max(entries.iter().map(used).fold(0, u64::saturating_add))))
 }
 
 /// Returns what to type to go on: with twice the present budget, where that is known.

@@ -537,7 +537,12 @@ fn a_ledger_that_is_only_read_leaves_its_file_alone() {
     found.sync().unwrap();
     assert_eq!(fs::read(&path).unwrap(), torn);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    protocol::atomic_file::replace(&path, b"{}\n{}\n", protocol::atomic_file::Durability::Volatile)
-        .unwrap();
-    assert!(matches!(read(), Err(LedgerError::Damaged { .. })));
+    let damaged = String::from_utf8(whole).unwrap().replacen('\n', "\n{}\n", 1);
+    protocol::atomic_file::replace(
+        &path,
+        damaged.as_bytes(),
+        protocol::atomic_file::Durability::Volatile,
+    )
+    .unwrap();
+    assert!(matches!(read(), Err(LedgerError::Damaged { line: 2, .. })));
 }

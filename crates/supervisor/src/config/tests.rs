@@ -239,7 +239,7 @@ fn bad_price_is_refused_with_its_place_and_its_cure() {
         |
       3 | output = -15
         |          ^^^
-      -15 is no price: it must be from 0 to 10000 (US dollars for a million tokens)
+      -15 is no price: write the dollars for a million tokens, 0 to 10000
 
     Hint: Mend that line, or take it out: every setting has a default.
     ");
@@ -388,7 +388,7 @@ fn limit_for_a_model_that_nobody_knows_is_refused() {
     insta::assert_snapshot!(check("claude-opsu-*", "").unwrap_err(), @r#"
     Error: supervisor.toml:1:16: `claude-opsu-*` is no model that is known
 
-    Hint: Did you mean `claude-opus-5-5`? A new model is made known by its price: [prices."its-full-name"].
+    Hint: Did you mean `claude-opus-5`? A new model is made known by its price: [prices."its-full-name"].
     "#);
     insta::assert_snapshot!(check("gpt", "").unwrap_err(), @r#"
     Error: supervisor.toml:1:16: `gpt` is no model that is known
@@ -478,6 +478,7 @@ fn every_setting_is_shown_with_its_value_and_its_origin() {
     keys.command = the command `op` [supervisor.toml]
     keys.workers.marie.file = the file `/run/secrets/marie` [supervisor.toml]
     gateway = tcp [supervisor.toml]
+    stagger = true [built in]
     image = supervisor-worker:2.1.327 [built in]
     claude = (none) [built in]
     worker = (none) [built in]

@@ -173,7 +173,11 @@ fn limits_budgets_and_prices_are_shown() {
     let workers = || workers::load_all(&at).unwrap();
     let none = config(&at, &[("ANTHROPIC_API_KEY", "sk-ant-secret")]).unwrap();
     assert_finding(&governor::check_limits(&none, &workers()), State::Ok, "none of ours");
-    assert_finding(&governor::check_prices(&none, &workers()), State::Ok, "list prices");
+    assert_finding(
+        &governor::check_prices(&none, &workers()),
+        State::Ok,
+        "list price of Claude Code 2.1.327",
+    );
     let budgets = governor::check_budgets(&none, &workers(), true);
     assert_finding(&budgets, State::Note, "nothing bounds what the key may cost");
     assert!(budgets.cure.unwrap().ends_with("\n[budgets]\nusd_per_day = 20.0"));
