@@ -205,7 +205,7 @@ fn limits_budgets_and_prices_are_shown() {
     a run that names none: $2.50
     marie, a day: $5.00
     ");
-    insta::assert_snapshot!(governor::check_prices(&all, &workers()).message, @"1 price in supervisor.toml, else list prices");
+    insta::assert_snapshot!(governor::check_prices(&all, &workers()).message, @"1 price in supervisor.toml, else the list price of Claude Code 2.1.327, 2026-11-20");
     file(dir.path(), "supervisor.toml", "[limits.models.opus]\nmax_in_flight = 1\n");
     let unknown = governor::check_limits(&config(&at, &[]).unwrap(), &workers());
     assert_finding(&unknown, State::Problem, "supervisor.toml:1:16: `opus`");
