@@ -454,6 +454,42 @@ fn question_whose_failure_is_lost_with_another_journal_holds_all_the_same() {
 }
 
 #[test]
+fn question_about_what_is_over_by_then_holds_nothing() {
+    for scope in [of_run(), of_task("r1.a"), of_task("nobody-knows"), HoldScope::Run(run_id(9))] {
+        let mut rig = with_run();
+        rig.over_budget("r1.a", of_run());
+        let raised = rig.journal.pop().unwrap();
+        let failed = rig.journal.pop().unwrap();
+        rig.decide("d1", Choice::Stop);
+        rig.gone("marie-2");
+        rig.journal.retain(|entry| *entry != failed);
+        // Said again, as by a journal that was put back.
+        if let (at, Event::DecisionRaised { mut decision }) = raised {
+            decision.scope = scope;
+            decision.id = "d7".parse().unwrap();
+            rig.journal.push((at, Event::DecisionRaised { decision }));
+        }
+        rig.restart(config());
+        assert_eq!(rig.decisions(), []);
+    }
+}
+
+#[test]
+fn task_that_is_out_again_is_not_stopped_by_a_question_whose_answer_is_lost() {
+    let mut rig = Rig::new(config());
+    rig.add(Task { budget_usd: Some(1.0), ..task("a", "marie", &[]) });
+    rig.over_budget("a", of_task("a"));
+    rig.decide("d1", go_on_with(3.0));
+    rig.journal.retain(|(_, event)| !matches!(event, Event::DecisionMade { .. }));
+    rig.restart(config());
+
+    assert_eq!(rig.scheduler.stopped_by("d1".parse().unwrap()).count(), 0);
+    rig.decide("d1", Choice::Stop);
+    rig.complete("a");
+    assert_eq!(rig.status("a"), Some(Status::Complete));
+}
+
+#[test]
 fn answer_whose_consequences_are_torn_off_has_them_after_the_restart() {
     for (scope, status) in [
         (of_task("r1.a"), Status::Failed),

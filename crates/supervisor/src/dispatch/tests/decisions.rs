@@ -245,6 +245,9 @@ async fn questions_of_a_run_are_those_that_hold_it_up() {
     assert_eq!(of(RunId::Adhoc).await, ["d3"], "it has nothing for emma");
     daemon.add(json!({"task_id": "d", "worker": "emma", "description": "x"})).await.unwrap();
     assert_eq!(of(RunId::Adhoc).await, ["d2", "d3"]);
+    let target = scheduler::Target::Task("d".parse().unwrap());
+    daemon.ask(move |d| d.request(scheduler::Input::Cancel(target))).await.unwrap();
+    assert_eq!(of(RunId::Adhoc).await, ["d3"], "what has ended waits for nobody");
     let paused = daemon
         .ask(|d| {
             let emma = "emma".parse().unwrap();

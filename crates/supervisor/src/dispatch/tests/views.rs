@@ -136,3 +136,27 @@ async fn task_that_waits_for_a_limit_says_whose_and_until_when() {
     }
     assert!(world.failures("a").iter().all(|(_, _, counted)| !counted));
 }
+
+#[tokio::test(start_paused = true)]
+async fn cost_that_is_not_known_of_one_task_is_not_known_of_all() {
+    let world = World::new(async |job: Job| {
+        let cost_usd = (job.name() == "a.1").then_some(0.5);
+        job.hand_in(&protocol::TaskResult { cost_usd, ..job.done(&[]) });
+        None
+    });
+    let daemon = world.up().await;
+    let sum = async || {
+        daemon
+            .ask(|d| {
+                let (run, now) = (protocol::RunId::Adhoc, d.now());
+                crate::view::summary(d.scheduler(), d.installation(), run, now).unwrap().cost_usd
+            })
+            .await
+    };
+    for (name, expected) in [("a", Some(0.5)), ("b", None)] {
+        let task = json!({"task_id": name, "worker": "marie", "description": "x"});
+        daemon.add(task).await.unwrap();
+        daemon.ended([name]).await;
+        assert_eq!((daemon.view(name).await.cost_usd, sum().await), (expected, expected));
+    }
+}
