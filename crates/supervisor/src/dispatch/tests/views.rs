@@ -149,7 +149,9 @@ async fn cost_that_is_not_known_of_one_task_is_not_known_of_all() {
         daemon
             .ask(|d| {
                 let (run, now) = (protocol::RunId::Adhoc, d.now());
-                crate::view::summary(d.scheduler(), d.installation(), run, now).unwrap().cost_usd
+                crate::view::summary(d.scheduler(), d.installation(), d.gateways(), run, now)
+                    .unwrap()
+                    .cost_usd
             })
             .await
     };
