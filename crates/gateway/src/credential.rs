@@ -53,6 +53,23 @@ impl Credential {
         self.value == other.value
     }
 
+    /// Returns the text without the key, should whoever wrote it have quoted what it was sent.
+    pub(crate) fn taken_out_of(&self, text: Bytes) -> Bytes {
+        let key = self.value.as_bytes();
+        if memchr::memmem::find(&text, key).is_none() {
+            return text;
+        }
+        let mut clean = Vec::with_capacity(text.len());
+        let mut rest = &text[..];
+        while let Some(at) = memchr::memmem::find(rest, key) {
+            clean.extend_from_slice(&rest[..at]);
+            clean.extend_from_slice(b"(the key)");
+            rest = &rest[at + key.len()..];
+        }
+        clean.extend_from_slice(rest);
+        clean.into()
+    }
+
     /// Makes this the only credential in `headers`.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         retain(headers, |name| name != AUTHORIZATION);

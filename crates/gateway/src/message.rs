@@ -179,7 +179,10 @@ impl Proxy {
                 | StatusCode::PAYMENT_REQUIRED
                 | StatusCode::FORBIDDEN => {
                     let (mut head, incoming) = response.into_parts();
-                    let said = body::short(incoming).await;
+                    let mut said = body::short(incoming).await;
+                    if let Some(credential) = &credential {
+                        said = credential.taken_out_of(said);
+                    }
                     Err(match self.account.judge(credential.as_ref(), status, &said) {
                         Some(why) => stop(why),
                         None => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use protocol::atomic_file::{self, Durability};
 use protocol::{Auth, Record, Time, WorkerId};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scheduler::Scheduler;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,6 +60,7 @@ const TIMEOUT_MARGIN: Duration = Duration::from_secs(30);
 pub async fn run(installation: Installation, config: Config) -> Result<(), Failure> {
     // Files are for the user, folders too; the agents' own are given to them one by one.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    allow_many_files();
     make_folders(&installation)?;
     let _lock = Lock::take(&installation)?;
     let workers = workers::load_all(&installation)?;
@@ -169,6 +171,16 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         Err(panic) => Err(Failure::unavailable("the supervisor ended by a defect of its own")
             .because(panic)
             .hint("Start it again: nothing that was promised is lost. Please report it.")),
+    }
+}
+
+/// Raises the bound on open files to what the system allows: each replica may have a hundred connections, and
+/// the usual bound is 1024.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "The bound on open files stays as it is.");
     }
 }
 

@@ -305,6 +305,26 @@ async fn key_that_is_refused_is_tried_once_for_all_who_have_it() {
 }
 
 #[tokio::test]
+async fn error_that_quotes_the_key_is_handed_on_without_it() {
+    for status in [400, 401] {
+        let (url, _) = upstream(move |request: Request<Incoming>| async move {
+            let key = request.headers()["x-api-key"].to_str().unwrap().to_owned();
+            refused(status, "some_error", &format!("bad: {key}, {key}"), &[])
+        })
+        .await;
+        let world = World::new(&url);
+        let replica = at_work(&world, "marie-1", 1).await;
+
+        let response = send(replica.path(), request(ask(9))).await;
+
+        assert_eq!(response.status(), status);
+        let said = String::from_utf8(read(response).await.to_vec()).unwrap();
+        assert!(said.contains("bad: (the key), (the key)"), "{said}");
+        assert!(!said.contains("the-key"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn answer_that_breaks_off_holds_the_most_that_it_may_have_cost() {
     let begun = Arc::new(Notify::new());
     let is_read = Arc::clone(&begun);

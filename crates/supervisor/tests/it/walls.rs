@@ -1,8 +1,9 @@
-//! What an agent can reach from inside of its container.
+//! What an agent can reach from inside of its container, and where the key is not.
 
 use supervisor::api::types::TaskStatus;
 
-use crate::world::{KEY, World};
+use crate::in_both_runtimes;
+use crate::world::{KEY, World, text};
 
 /// A script that looks around and reports what it finds, as a worker of the `command` driver.
 const LOOK: &str = r#"
@@ -55,4 +56,69 @@ fn docker_walls_hold_from_the_inside() {
     assert!(has("tasks=look.1"), "only its own attempt should be there: {seen}");
     assert!(has("sockets=") && has("the gateway is there"), "{seen}");
     assert!(!seen.contains("/proc/") && !seen.contains("/config"), "the key is inside: {seen}");
+}
+
+in_both_runtimes! {
+    the_key_is_nowhere_but_in_memory,
+}
+
+/// Whatever is written or started while tasks succeed, and while the model's API quotes the key that it
+/// refuses.
+fn the_key_is_nowhere_but_in_memory(world: World) {
+    let quotes = format!(
+        "[[rule]]\nmatch = {{ task = \"locked\" }}\nanswer = {{ http = 401, \
+         error = {{ type = \"authentication_error\", message = \"no such key: {KEY}\" }} }}\n\
+         [[rule]]\nmatch = {{ task = \"long\" }}\nanswer = {{ hang = true }}\n"
+    );
+    let world = world.start(&quotes);
+    world.add("marie", "open", "Look around", &[]);
+    assert_eq!(world.ended(&["open"]), [TaskStatus::Complete]);
+    world.add("anga", "long", "Take your time", &[]);
+    world.until_asked("long");
+    world.add("marie", "locked", "Try the door", &[]);
+    world.wait_ref("a decision is raised", |world| {
+        let shown = world.expect(0, &["decisions"]);
+        text(&shown.stdout).contains("decide d1").then_some(())
+    });
+
+    // Files: tasks, results, journals, transcripts, sessions, the ledger and the log.
+    let mut files = 0;
+    let mut folders = vec![world.path("")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                // One that is gone by now holds nothing.
+                let Ok(bytes) = std::fs::read(entry.path()) else { continue };
+                files += 1;
+                assert!(!has_key(&bytes), "the key is in {}", entry.path().display());
+            }
+        }
+    }
+    assert!(files > 10, "only {files} files were looked at");
+    // Processes: the daemon's, a worker's and an agent's environment and arguments.
+    let mut processes = vec![world.daemon_pid()];
+    for program in ["worker", "claude"] {
+        let found = world.processes(world.kind, program);
+        assert!(!found.is_empty(), "no {program} runs");
+        processes.extend(found);
+    }
+    for pid in processes {
+        for file in ["environ", "cmdline"] {
+            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
+            assert!(!has_key(&bytes), "the key is in /proc/{pid}/{file}");
+        }
+    }
+    // What a person is shown.
+    for args in [&["status"][..], &["status", "--json"], &["events", "adhoc", "--json"], &["usage"]]
+    {
+        let output = world.expect(0, args);
+        assert!(!has_key(&output.stdout) && !has_key(&output.stderr), "the key is in {args:?}");
+    }
+}
+
+fn has_key(bytes: &[u8]) -> bool {
+    bytes.windows(KEY.len()).any(|window| window == KEY.as_bytes())
 }

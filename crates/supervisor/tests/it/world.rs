@@ -345,6 +345,11 @@ impl World {
         }
     }
 
+    /// Returns the daemon's process.
+    pub(crate) fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
+    }
+
     /// Takes note that the daemon has ended by itself.
     pub(crate) fn forget_daemon(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
