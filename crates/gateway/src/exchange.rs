@@ -10,8 +10,7 @@ use tokio::time::{Duration, Instant};
 
 /// What is known about one request and its answer. Says it in one debug line when dropped.
 ///
-/// Has no place for headers and bodies, nor for a query, so none can get into a log. Metering, when it
-/// comes, reads the same figures at the same place.
+/// Has no place for headers and bodies, nor for a query, so none can get into a log.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     replica: Arc<str>,

@@ -1,18 +1,18 @@
-//! The only way out of a worker's container: a streaming reverse proxy to the model's API.
+//! The only way out of a worker's container: to the model's API, and to the hosts on the worker's list.
 //!
-//! One [`Gateway`] per daemon knows the [`Upstream`]. Each replica gets its own unix socket, a
-//! [`Listener`], so which replica is calling is known by which socket it calls on: there is no
-//! token to steal. With a [`Credential`] the gateway adds the API key, which then never enters the
-//! container; without one the client's own headers pass.
+//! One [`Gateway`] per daemon knows the [`Upstream`], what was spent ([`Ledger`]), what may be, and how
+//! fast the API may be asked ([`pace`]). Each replica gets its own unix socket, a [`Listener`], so
+//! which replica is calling is known by which socket it calls on: there is no token to steal. The daemon
+//! says on which attempt the replica works; each request to the model is booked on that. With a
+//! [`Credential`] the gateway adds the API key, which then never enters the container; without one the
+//! client's own headers pass.
 //!
-//! Requests for other hosts go through a forward proxy on the same socket, `egress`, to those hosts
-//! only that the replica's [`EgressPolicy`] allows. Where a unix socket can't be shared, a
-//! [`PortListener`] takes its place, and a [`Secret`] says who calls.
-//!
-//! A request's way through is `proxy`: `admission` decides whether it may leave at all,
-//! `headers` makes it ours, `client` sends it, `body` streams the answer back, and `exchange` says
-//! in one debug line how it went. Nothing is stored on the way, and nothing is buffered beyond
-//! [`limits::BUFFER`] per direction, so a slow reader slows the writer down.
+//! A request's way through is `proxy`: `admission` decides by its first line whose business it is. One to
+//! the model (`message`) is read as a whole, waits for its turn, leaves when no budget could be passed
+//! by it, and is settled when its answer ends (`booking`); what passes unbooked is not stored, and not
+//! buffered beyond [`limits::BUFFER`] per direction. Answers stream back as they come, metered on the way,
+//! so a slow reader slows the writer down. `exchange` says in one debug line how it went. What is for
+//! another host goes through `egress`.
 //!
 //! # Examples
 //!

@@ -42,10 +42,11 @@ pub(crate) struct ToolCall {
 
 impl<'a> Conversation<'a> {
     pub(crate) fn new(request: &'a MessagesRequest, subagent: Option<String>) -> Self {
-        // The newest prompt counts: a resumed session has the older ones before it.
+        // The newest prompt counts: a resumed session has the older ones before it, in the same message
+        // where none of them was answered.
         let found = request.messages.iter().enumerate().rev().find_map(|(at, message)| {
             let texts = if message.role == Role::User { message.content.texts() } else { vec![] };
-            texts.into_iter().find_map(|text| Some((at, text, TaskPrompt::parse(text)?)))
+            texts.into_iter().rev().find_map(|text| Some((at, text, TaskPrompt::parse(text)?)))
         });
         let (start, prompt, task) = match found {
             Some((at, text, task)) => (at, text.to_owned(), Some(task)),

@@ -125,6 +125,19 @@ async fn newest_task_of_a_resumed_session_is_the_one_that_is_done() {
 }
 
 #[tokio::test]
+async fn newest_prompt_of_a_message_is_the_one_that_is_done() {
+    let world = World::new();
+    let mut body = request(&task("k3f9.review", "marie", "work", 1), &[]);
+    // A first attempt that was never answered: the CLI puts both prompts into one message.
+    let both = [1, 2].map(
+        |attempt| json!({ "type": "text", "text": task("k3f9.review", "marie", "work", attempt) }),
+    );
+    body["messages"] = json!([{ "role": "user", "content": both }]);
+    world.message(&body).await;
+    assert_eq!(world.rehearsal.requests()[0].attempt, Some(2));
+}
+
+#[tokio::test]
 async fn summary_for_a_shorter_conversation_keeps_the_task() {
     let world = World::new();
     let mut body = work();
