@@ -35,7 +35,7 @@
 //!     id: "marie-1".parse()?,
 //!     worker: "marie".parse()?,
 //!     account: Arc::new(Account::new(AccountId::new("the studio's"), Some(key))),
-//!     egress: EgressPolicy { rules: vec!["*.pythonhosted.org".parse()?] },
+//!     egress: EgressPolicy { rules: vec!["*.example.org".parse()?] },
 //! };
 //! let socket = Path::new("/run/user/1000/supervisor/gateway/marie-1/gateway.sock");
 //! let listener = gateway.listen(replica, socket).await?;

@@ -74,8 +74,8 @@ impl fmt::Debug for HostName {
 /// ```
 /// use protocol::{HostName, HostRule};
 ///
-/// let rule: HostRule = "*.pythonhosted.org".parse()?;
-/// let host: HostName = "files.pythonhosted.org".parse()?;
+/// let rule: HostRule = "*.example.org".parse()?;
+/// let host: HostName = "files.example.org".parse()?;
 /// assert!(rule.matches(&host, 443));
 /// assert!(!rule.matches(&host, 80));
 /// # Ok::<(), protocol::InvalidHost>(())

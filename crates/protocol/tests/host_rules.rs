@@ -122,7 +122,8 @@ fn host_has_one_spelling_after_all() {
 
 #[test]
 fn rule_that_is_wrong_is_shown_with_its_place_in_worker_toml() {
-    let text = "description = \"x\"\negress = [\n  \"pypi.org\",\n  \"https://example.com\",\n]\n";
+    let text =
+        "description = \"x\"\negress = [\n  \"docs.example.com\",\n  \"https://example.com\",\n]\n";
 
     let error = WorkerConfig::from_toml(text).expect_err("it should be refused").to_string();
 

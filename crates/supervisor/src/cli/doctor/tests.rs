@@ -216,10 +216,10 @@ fn hosts_that_workers_reach_are_listed() {
     let (dir, at) = installation();
     let check = || governor::check_egress(&workers::load_all(&at).unwrap());
     assert_finding(&check(), State::Ok, "none: workers reach nothing");
-    let text = "description = \"x\"\negress = [\"*.pythonhosted.org\", \"pypi.org:8443\"]\n";
+    let text = "description = \"x\"\negress = [\"*.example.org\", \"docs.example.com:8443\"]\n";
     file(dir.path(), "workspaces/marie/worker.toml", text);
     insta::assert_snapshot!(check().message, @"
-    marie: *.pythonhosted.org, pypi.org:8443
+    marie: *.example.org, docs.example.com:8443
     orchestrator: none
     ");
 }
