@@ -20,8 +20,7 @@ impl Room {
     }
 
     /// Waits until there is room for a request with these headers, which it has until what is returned is
-    /// dropped. All of it is taken at once: two that had
-    /// half of theirs would wait for each other.
+    /// dropped. All of it is taken at once: two that had half of theirs would wait for each other.
     pub(crate) async fn take(&self, headers: &HeaderMap) -> Option<OwnedSemaphorePermit> {
         let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let bytes = told.unwrap_or(MAX_REQUEST).clamp(1, MAX_REQUEST);
