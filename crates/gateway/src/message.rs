@@ -111,6 +111,11 @@ impl Proxy {
         loop {
             let credential = self.account.credential().await.map_err(stop)?;
             let mut turn = governor.pace.turn(want).await.map_err(|held| stop(held.into()))?;
+            if let Some(stop) = case.stop() {
+                // Meanwhile another request of the attempt was told so.
+                turn.release();
+                return Err(stopped(stop));
+            }
             let waits = *turn.waited();
             let worst = governor.worst(&ask);
             let reserving = governor.ledger.reserve_when_free(caller, &ask.model, worst, give_up);

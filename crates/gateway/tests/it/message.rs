@@ -11,7 +11,8 @@ use std::{
 use bytes::Bytes;
 use gateway::{
     Budget, Caller, Filter, GATEWAY_HEADER, Gateway, Listener, STOPPED, Scope, StopKind, Tokens,
-    Usd, pace::PaceConfig,
+    Usd,
+    pace::{Limits, PaceConfig},
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -302,6 +303,51 @@ async fn key_that_is_refused_is_tried_once_for_all_who_have_it() {
     shared.renew(async { Some(good) }).await;
     listeners[0].assign(Some(caller("marie-1", 2)));
     assert_eq!(send(listeners[0].path(), request(ask(9))).await.status(), 200);
+}
+
+#[tokio::test]
+async fn request_that_waits_is_not_sent_once_its_attempt_is_stopped() {
+    let answer = Arc::new(Notify::new());
+    let let_go = Arc::clone(&answer);
+    let (url, taken) = upstream(move |_| {
+        let let_go = Arc::clone(&let_go);
+        async move {
+            let_go.notified().await;
+            streamed(full(ANSWER))
+        }
+    })
+    .await;
+    let account = Limits { max_in_flight: Some(1), ..Limits::default() };
+    let world = World::with(&url, PaceConfig { account, ..PaceConfig::default() });
+    bound(&world.gateway, task(), 0.5);
+    let replica = at_work(&world, "marie-1", 1).await;
+    let ask_for = |tokens| {
+        let path = replica.path().to_owned();
+        tokio::spawn(async move { send(&path, request(ask(tokens))).await.status() })
+    };
+    let waiting = async |n| {
+        while world.gateway.limits().iter().map(|lane| lane.waiting).sum::<usize>() < n {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let first = ask_for(9);
+    soon("the first is sent", async {
+        while taken.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    let dear = ask_for(100_000);
+    soon("one waits", waiting(1)).await;
+    let late = ask_for(9);
+    soon("two wait", waiting(2)).await;
+
+    answer.notify_one();
+
+    assert_eq!(soon("the first", first).await.unwrap(), 200);
+    assert_eq!(soon("the dear one", dear).await.unwrap(), 402);
+    assert_eq!(soon("the late one", late).await.unwrap(), 402);
+    assert_eq!(taken.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
