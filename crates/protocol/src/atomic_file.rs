@@ -2,12 +2,10 @@
 //!
 //! Every file that another process reads is written here, and nowhere else.
 
-#![expect(clippy::disallowed_methods, reason = "this is the module that the ban points to")]
-
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::Path;
+
+use crate::disk::{self as fs, File, Partial};
 
 /// How sure it is that a file is there after a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +31,7 @@ pub fn is_visible(name: &str) -> bool {
 /// * Any other I/O error. It is safe to call again.
 pub fn create(path: &Path, contents: &[u8], durability: Durability) -> io::Result<()> {
     let partial = write_partial(path, contents, durability)?;
-    partial.persist_noclobber(path).map_err(|e| e.error)?;
+    partial.persist_noclobber(path)?;
     sync_name(path, durability)
 }
 
@@ -44,7 +42,7 @@ pub fn create(path: &Path, contents: &[u8], durability: Durability) -> io::Resul
 /// Any I/O error; the old file is there then, or the new one, whole. It is safe to call again.
 pub fn replace(path: &Path, contents: &[u8], durability: Durability) -> io::Result<()> {
     let partial = write_partial(path, contents, durability)?;
-    partial.persist(path).map_err(|e| e.error)?;
+    partial.persist(path)?;
     sync_name(path, durability)
 }
 
@@ -83,22 +81,13 @@ pub fn sync_folder(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn write_partial(
-    path: &Path,
-    contents: &[u8],
-    durability: Durability,
-) -> io::Result<tempfile::NamedTempFile> {
+fn write_partial(path: &Path, contents: &[u8], durability: Durability) -> io::Result<Partial> {
     // In the folder itself: a rename within one file system is atomic, across two it is a copy.
-    let mut partial = tempfile::Builder::new()
-        .prefix(".")
-        .suffix(".tmp")
-        // The reader may be another user, in a container; the default of 0600 would lock it out.
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(parent(path))?;
+    let mut partial = Partial::create_in(parent(path))?;
     partial.write_all(contents)?;
     if durability == Durability::Synced {
         // Contents first, then the name: the other order can leave an empty file after a power cut.
-        partial.as_file().sync_all()?;
+        partial.sync_all()?;
     }
     Ok(partial)
 }

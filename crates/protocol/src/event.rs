@@ -1,7 +1,14 @@
 //! The journal: what has happened in a run, one event a line.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, StringDeserializer};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess,
+    Visitor,
+};
+use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 
 use crate::{
     Attempt, Choice, Decider, Decision, DecisionId, Plan, Priority, ReplicaId, RunId, SessionId,
@@ -12,8 +19,8 @@ use crate::{
 ///
 /// In the file a line is the record as JSON, a tab, a checksum in eight hexadecimal digits, a tab,
 /// and the line's place: `2/3@128` is the second of three lines that were written together, from
-/// byte 128 of the file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// byte 128 of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "Event", description = "A line of a run's journal.")]
 pub struct Record {
     /// The version of this format.
@@ -24,9 +31,26 @@ pub struct Record {
     pub seq: u64,
     /// When it happened.
     pub at: Time,
+    /// In the first line of a file that begins with a snapshot: what that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+}
+
+/// What a snapshot stands for: lines that lead to the same state as the beginning of a journal, which
+/// they took the place of. Attempts that are over are not in it, but in the sums of their tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Snapshot {
+    /// How many lines it has. The journal goes on after them.
+    pub lines: u64,
+    /// For how many bytes of the journal it stands. Places count them, also after it.
+    pub bytes: u64,
+    /// The number of the last event that it stands for.
+    pub seq: u64,
+    /// When that happened.
+    pub at: Time,
 }
 
 /// What kind of run it is.
@@ -86,9 +110,49 @@ pub enum TaskSource {
     Supervisor,
 }
 
+/// What is known of the attempts of a task that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Attempts {
+    /// The number of the last one; absent when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<Attempt>,
+    /// The tokens of all of them, also of those before the task was done again.
+    pub usage: Usage,
+    /// What all of them cost, in US dollars; `null` when that of one of them is not known.
+    pub cost_usd: Option<f64>,
+    /// How many failures used up a retry.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Why the last one that failed did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<TaskError>,
+    /// Whether somebody had asked for the task's end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancel_requested: bool,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Defines the enum, and how it is read: the name of the event first, and then its fields one by one. What
+/// serde derives would first keep all of it, and a start with 100,000 tasks would take twice as long.
+macro_rules! read_by_name {
+    ($(#[$meta:meta])* pub enum $name:ident { $($body:tt)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+        #[serde(tag = "event", rename_all = "snake_case")]
+        pub enum $name { $($body)* }
+
+        #[derive(Deserialize)]
+        #[serde(remote = "Event", rename_all = "snake_case")]
+        enum ByName { $($body)* }
+    };
+}
+
+read_by_name! {
 /// Something that happened in a run. Each is a fact: reading a journal again decides nothing anew.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A run began.
     RunOpened {
@@ -132,6 +196,9 @@ pub enum Event {
         run: RunId,
         /// How many tasks it has.
         tasks: usize,
+        /// The complete tasks of earlier runs whose results its answer has too.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        given: Vec<TaskId>,
         /// The plan as it was handed in; only in a run that is only split.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         plan: Option<Plan>,
@@ -197,6 +264,9 @@ pub enum Event {
         /// When it was skipped: the tasks from the one it depends on to the one that failed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         because: Vec<TaskId>,
+        /// In a snapshot: what is known of its attempts, whose own events are not there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempts: Option<Box<Attempts>>,
     },
     /// Somebody asked for an end to a task, or to all tasks of a run.
     CancelRequested {
@@ -233,6 +303,120 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Decider::is_person")]
         by: Decider,
     },
+}
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RecordVisitor)
+    }
+}
+
+struct RecordVisitor;
+
+/// The fields before those of the event.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Head {
+    V,
+    Seq,
+    At,
+    Snapshot,
+    Event,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Visitor<'de> for RecordVisitor {
+    type Value = Record;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a line of a journal")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+        let (mut version, mut seq, mut at, mut snapshot) = (None, None, None, None);
+        while let Some(key) = map.next_key()? {
+            match key {
+                Head::V => version = Some(map.next_value()?),
+                Head::Seq => seq = Some(map.next_value()?),
+                Head::At => at = Some(map.next_value()?),
+                Head::Snapshot => snapshot = map.next_value()?,
+                Head::Event => {
+                    let name = map.next_value::<String>()?;
+                    return Ok(Record {
+                        version: version.ok_or_else(|| A::Error::missing_field("v"))?,
+                        seq: seq.ok_or_else(|| A::Error::missing_field("seq"))?,
+                        at: at.ok_or_else(|| A::Error::missing_field("at"))?,
+                        snapshot,
+                        event: ByName::deserialize(Named { name, fields: map })?,
+                    });
+                }
+                Head::Other => {
+                    return Err(A::Error::custom("the fields of an event come after its name"));
+                }
+            }
+        }
+        Err(A::Error::missing_field("event"))
+    }
+}
+
+/// An event whose name was read, and whose fields are next.
+struct Named<A> {
+    name: String,
+    fields: A,
+}
+
+impl<'de, A: MapAccess<'de>> Deserializer<'de> for Named<A> {
+    type Error = A::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, A::Error> {
+        visitor.visit_enum(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de, A: MapAccess<'de>> EnumAccess<'de> for Named<A> {
+    type Error = A::Error;
+    type Variant = Fields<A>;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(
+        self,
+        seed: V,
+    ) -> Result<(V::Value, Fields<A>), A::Error> {
+        let name: StringDeserializer<A::Error> = self.name.into_deserializer();
+        Ok((seed.deserialize(name)?, Fields(self.fields)))
+    }
+}
+
+struct Fields<A>(A);
+
+impl<'de, A: MapAccess<'de>> VariantAccess<'de> for Fields<A> {
+    type Error = A::Error;
+
+    fn unit_variant(self) -> Result<(), A::Error> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, A::Error> {
+        seed.deserialize(MapAccessDeserializer::new(self.0))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, A::Error> {
+        Err(A::Error::custom("BUG: an event without names of its fields"))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, A::Error> {
+        visitor.visit_map(self.0)
+    }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "serde's signature")]

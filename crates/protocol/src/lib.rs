@@ -3,16 +3,20 @@
 //! Each format is one type: [`Task`], [`Plan`], [`TaskResult`], [`Record`] (a line of the journal)
 //! and [`WorkerConfig`]. What people or containers write goes through [`strict`], which refuses
 //! what it does not understand and says where; what others read appears through [`atomic_file`];
-//! what a container wrote is opened through [`untrusted`]. There is no async code here.
+//! what a container wrote is opened through [`untrusted`]. There is no async code here. [`disk`] is the
+//! machine's files, or in a simulation others.
 
 mod assignment;
 pub mod atomic_file;
 pub mod checked;
 mod decision;
+pub mod disk;
 mod event;
 mod failure;
 mod host_rule;
 mod ids;
+#[cfg(feature = "simulate")]
+pub mod mutants;
 mod outcome;
 mod plan;
 pub mod schema;
@@ -29,7 +33,7 @@ pub use assignment::{
 pub use decision::{
     Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,
 };
-pub use event::{Event, Record, RunMode, RunState, TaskSource};
+pub use event::{Attempts, Event, Record, RunMode, RunState, Snapshot, TaskSource};
 pub use failure::{FailureKind, TaskError};
 pub use host_rule::{HostName, HostRule, InvalidHost};
 pub use ids::{
@@ -43,8 +47,23 @@ pub use worker_config::{
     Auth, ContainerMode, InvalidWorkerConfig, Limits, Resources, WorkerConfig, WorkspaceMode,
 };
 
+/// `mutant!(Name, normal, broken)` is `normal`, and `mutant!(Name, more)` is nothing: faults are planted in
+/// simulations only.
+#[cfg(not(feature = "simulate"))]
+#[macro_export]
+macro_rules! mutant {
+    ($name:ident, $more:expr $(,)?) => {};
+    ($name:ident, $normal:expr, $broken:expr $(,)?) => {
+        $normal
+    };
+}
+
 /// The version of the formats that this build writes. It reads this one and refuses newer ones.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The newest version of a journal's line that this build reads. It writes [`FORMAT_VERSION`]; only the
+/// first line of a snapshot is of this one, which earlier builds do not know.
+pub const RECORD_VERSION: u32 = 2;
 
 /// The worker that plans and synthesises.
 pub const ORCHESTRATOR: &str = "orchestrator";

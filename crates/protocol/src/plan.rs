@@ -11,12 +11,12 @@ use thiserror::Error;
 use crate::strict::nearest;
 use crate::task::check_limits;
 use crate::{
-    FORMAT_VERSION, InvalidTask, OnDependencyFailure, Priority, RunId, ShortRunId, Task, TaskId,
-    TaskKind, Verify, WorkerId,
+    FORMAT_VERSION, InvalidTask, OnDependencyFailure, Priority, RunId, ShortRunId, Status, Task,
+    TaskId, TaskKind, Verify, WorkerId,
 };
 
 /// A directed acyclic graph of tasks, with names that are local to it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The version of this format; absent means 1.
@@ -25,6 +25,10 @@ pub struct Plan {
     /// The request that the plan serves; the synthesis answers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Tasks of earlier runs that are complete in the same installation: tasks of this plan may
+    /// depend on them, and the answer has their results too. For plans that a person hands in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<TaskId>,
     /// The tasks.
     pub tasks: Vec<PlanTask>,
 }
@@ -41,7 +45,7 @@ pub struct PlanTask {
     /// What to do, complete in itself: the worker sees this, the request, and the results of the
     /// dependencies.
     pub description: String,
-    /// The `id`s of the tasks whose results it needs.
+    /// The `id`s of the tasks whose results it needs: of this plan, or `given`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<TaskId>,
     /// How soon, when several could run.
@@ -127,6 +131,20 @@ pub enum PlanFault {
         /// The nearest that exists.
         nearest: Option<String>,
     },
+    /// A task that should be complete is not, or is not here.
+    #[error("`given` names {task:?}, which {}", match .status {
+        Some(status) => format!("is {status}, not complete"),
+        None => "is no task here that has ended".to_owned(),
+    })]
+    NotGiven {
+        /// The task.
+        task: TaskId,
+        /// How it ended, if it has.
+        status: Option<Status>,
+    },
+    /// Only what a person hands in may name tasks of other runs.
+    #[error("`given` names tasks of other runs: leave it out")]
+    MayNotGive,
     /// Tasks wait for each other.
     #[error("tasks wait for each other: {}", .0.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" -> "))]
     Cycle(
@@ -150,6 +168,9 @@ fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
+/// The most faults that are looked for. Whoever has more than that to mend looks again.
+const MAX_FAULTS: usize = 100;
+
 impl Plan {
     /// Returns the plan's tasks as tasks of a run, or all that is wrong with the plan.
     ///
@@ -157,7 +178,8 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// Every [`PlanFault`] that was found, so that whoever wrote the plan can mend it in one go.
+    /// Every [`PlanFault`] that was found, up to a hundred, so that whoever wrote the plan can mend it in
+    /// one go.
     pub fn resolve(
         &self,
         run: RunId,
@@ -176,9 +198,13 @@ impl Plan {
                 Ok(_) => {}
             }
         }
-        let mut tasks = Vec::with_capacity(self.tasks.len());
+        let given: HashSet<_> = self.given.iter().collect();
+        let mut tasks = Vec::new();
         for task in &self.tasks {
-            match task.resolve(run, short, priority) {
+            if faults.len() >= MAX_FAULTS {
+                break;
+            }
+            match task.resolve(run, short, priority, &given) {
                 Ok(task) => tasks.push(task),
                 Err(fault) => faults.push(fault),
             }
@@ -196,8 +222,10 @@ impl Plan {
         }
         if self.tasks.len() > limits.tasks {
             faults.push(PlanFault::TooMany { found: self.tasks.len(), max: limits.tasks });
+            // A megabyte of tasks would be compared with each other for minutes.
+            return faults;
         }
-        let mut names = HashSet::new();
+        let mut names: HashSet<_> = self.given.iter().collect();
         for task in &self.tasks {
             if !names.insert(&task.id) {
                 faults.push(PlanFault::Duplicate(task.id.clone()));
@@ -212,6 +240,10 @@ impl Plan {
                 });
             }
             for dependency in task.dependencies.iter().filter(|id| !names.contains(id)) {
+                // Each is compared with every name; there may be a hundred thousand.
+                if faults.len() >= MAX_FAULTS {
+                    return faults;
+                }
                 faults.push(PlanFault::UnknownDependency {
                     task: task.id.clone(),
                     dependency: dependency.clone(),
@@ -228,8 +260,11 @@ impl Plan {
     fn depth(&self) -> Result<usize, Vec<TaskId>> {
         let mut missing: HashMap<&TaskId, usize> = HashMap::new();
         let mut dependents: HashMap<&TaskId, Vec<&TaskId>> = HashMap::new();
+        // What is given is complete: nobody waits for it.
+        let given: HashSet<_> = self.given.iter().collect();
         for task in &self.tasks {
-            let dependencies: HashSet<_> = task.dependencies.iter().collect();
+            let unmet = task.dependencies.iter().filter(|id| !given.contains(id));
+            let dependencies: HashSet<_> = unmet.collect();
             missing.insert(&task.id, dependencies.len());
             for dependency in dependencies {
                 dependents.entry(dependency).or_default().push(&task.id);
@@ -290,6 +325,7 @@ impl PlanTask {
         run: RunId,
         short: &ShortRunId,
         priority: Priority,
+        given: &HashSet<&TaskId>,
     ) -> Result<Task, PlanFault> {
         let bad = |fault| PlanFault::Task { task: self.id.clone(), fault };
         if self.description.trim().is_empty() {
@@ -300,7 +336,7 @@ impl PlanTask {
         let outer = |id: &TaskId| id.in_run(short).map_err(|_| PlanFault::LongId(id.clone()));
         let mut dependencies = Vec::with_capacity(self.dependencies.len());
         for id in &self.dependencies {
-            let id = outer(id)?;
+            let id = if given.contains(id) { id.clone() } else { outer(id)? };
             if !dependencies.contains(&id) {
                 dependencies.push(id);
             }

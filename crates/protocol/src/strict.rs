@@ -11,6 +11,10 @@ use thiserror::Error;
 /// The largest task, plan or result file, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
+/// How much of a name or a message is quoted: whoever wrote the text may have made a megabyte of one name, and
+/// what is quoted goes into journals, prompts and onto screens.
+const MAX_QUOTED: usize = 300;
+
 /// The deepest nesting of arrays and objects. The formats need six; `context` may hold more.
 const MAX_DEPTH: usize = 32;
 
@@ -132,16 +136,27 @@ fn fault(error: &serde_json::Error, field: &str) -> ParseFault {
     // serde_json puts the place at the end of its message; ours stands in front.
     let whole = error.to_string();
     let message = whole.rsplit_once(" at line ").map_or(whole.as_str(), |(text, _)| text);
+    let field = brief(field);
     match error.classify() {
         serde_json::error::Category::Eof => ParseFault::Truncated { line },
         serde_json::error::Category::Data => {
             let (message, hint) = unknown_name(message);
-            ParseFault::Shape { line, column, field: field.to_owned(), message, hint }
+            ParseFault::Shape { line, column, field, message: brief(&message), hint }
         }
         serde_json::error::Category::Io | serde_json::error::Category::Syntax => {
-            ParseFault::Syntax { line, column, message: message.to_owned() }
+            ParseFault::Syntax { line, column, message: brief(message) }
         }
     }
+}
+
+/// Returns a text, or its beginning and its end.
+fn brief(text: &str) -> String {
+    if text.len() <= MAX_QUOTED {
+        return text.to_owned();
+    }
+    let begin = text.floor_char_boundary(MAX_QUOTED / 2);
+    let end = text.ceil_char_boundary(text.len() - MAX_QUOTED / 2);
+    format!("{}…{}", &text[..begin], &text[end..])
 }
 
 /// Turns serde's "unknown field `x`, expected one of …" into a suggestion. Returns other messages
@@ -163,6 +178,10 @@ fn unknown_name(message: &str) -> (String, Option<String>) {
 
 /// Returns the candidate that is most like `word`, if one is like it at all.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    // No name is that long, and to compare a giant takes a while.
+    if word.len() > MAX_QUOTED {
+        return None;
+    }
     candidates
         .map(|name| (strsim::jaro_winkler(word, name), name))
         // Below that, suggestions confuse more than they help (tried on the fields of a task).

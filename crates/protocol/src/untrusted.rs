@@ -33,7 +33,7 @@ pub enum Refusal {
         max: u64,
     },
     /// There are more files, or deeper folders, than allowed.
-    #[error("`{path}` has more than {max} {what}")]
+    #[error("{} has more than {max} {what}", place(.path))]
     TooMany {
         /// The folder.
         path: PathBuf,
@@ -42,9 +42,9 @@ pub enum Refusal {
         /// How many are allowed.
         max: usize,
     },
-    /// A name is not UTF-8, or has a control character.
-    #[error("`{0}` has a name that can't be shown")]
-    BadName(PathBuf),
+    /// A name is not UTF-8, or has a character that steers a terminal or can't be seen.
+    #[error("{0} has a name that can't be shown")]
+    BadName(String),
     /// It can't be read.
     #[error("can't read `{path}`")]
     Io {
@@ -53,6 +53,10 @@ pub enum Refusal {
         /// Why.
         source: io::Error,
     },
+}
+
+fn place(path: &Path) -> String {
+    if path.as_os_str().is_empty() { "it".to_owned() } else { format!("`{}`", path.display()) }
 }
 
 impl Refusal {
@@ -71,7 +75,7 @@ pub struct Folder {
 /// A regular file beneath a [`Folder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Its path relative to the folder: UTF-8, without control characters.
+    /// Its path relative to the folder: UTF-8, without characters that steer a terminal or can't be seen.
     pub path: String,
     /// Its size in bytes when it was seen.
     pub len: u64,
@@ -148,6 +152,15 @@ impl Folder {
         Ok(Self { fd: self.open_beneath(path, flags)? })
     }
 
+    /// Makes what is named in this folder survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
     /// Returns the names of what is directly in this folder, at most `max`, leaving out what is
     /// hidden or temporary.
     ///
@@ -220,6 +233,14 @@ fn refusal(path: &Path, errno: Errno) -> Refusal {
     }
 }
 
+/// Returns whether a name with that character may read as another one: it steers the terminal, turns text
+/// around, ends the line, or takes no room. Not so what joins letters in Persian and emoji.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}' | '\u{2028}'..='\u{202e}' | '\u{2060}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
 struct Walk {
     bounds: Bounds,
     found: Vec<Found>,
@@ -250,10 +271,10 @@ impl Walk {
         }
         for name in entries {
             let name = match name.to_str() {
-                Ok(name) if !name.chars().any(char::is_control) => name,
+                Ok(name) if !name.chars().any(misleads) => name,
                 _ => {
                     let name = Path::new(path.as_str()).join(name.to_string_lossy().as_ref());
-                    return Err(Refusal::BadName(name));
+                    return Err(Refusal::BadName(format!("{name:?}")));
                 }
             };
             let len = path.len();
@@ -293,3 +314,6 @@ impl Walk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

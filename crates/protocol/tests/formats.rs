@@ -226,3 +226,21 @@ fn text(path: &Path) -> String {
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
+
+/// The journal is read again at each start: a number that drifts would make the same task another one.
+#[test]
+fn numbers_are_read_back_as_they_were_written() {
+    let long = format!("{}0", "1".repeat(257));
+    for number in
+        ["0.1", "1.7976931348623157e308", "122.416294033786585", "2.2250738585072014e-308", &long]
+    {
+        let text = format!(
+            "{{\"task_id\": \"a\", \"worker\": \"marie\", \"description\": \"x\", \"context\": {{\"n\": {number}}}}}"
+        );
+        let file: protocol::TaskFile = strict::from_slice(text.as_bytes()).unwrap();
+        let task = file.into_task(None).unwrap();
+        let again: protocol::Task =
+            serde_json::from_slice(&serde_json::to_vec(&task).unwrap()).unwrap();
+        assert_eq!(again, task, "{number}");
+    }
+}

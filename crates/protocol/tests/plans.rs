@@ -43,6 +43,32 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn tasks_may_build_on_what_earlier_runs_have_found() {
+    let json = |given: &str, needs: &str| {
+        format!(
+            r#"{{"given": {given}, "tasks": [
+                {{"id": "a", "worker": "marie", "description": "x"}},
+                {{"id": "b", "worker": "marie", "description": "x", "dependencies": {needs}}}]}}"#
+        )
+    };
+    let resolve = |json: &str| {
+        let plan: Plan = strict::from_slice(json.as_bytes()).unwrap();
+        let workers: Vec<WorkerId> = vec!["marie".parse().unwrap()];
+        let short = "k3f9".parse().unwrap();
+        plan.resolve(RunId::Adhoc, &short, Priority::High, &workers, LIMITS)
+            .map_err(|faults| faults.iter().map(PlanFault::to_string).collect::<Vec<_>>())
+    };
+    let tasks = resolve(&json(r#"["p4wq.x"]"#, r#"["p4wq.x", "a"]"#)).unwrap();
+    let needs: Vec<_> = tasks[1].dependencies.iter().map(|id| id.as_str()).collect();
+    assert_eq!(needs, ["p4wq.x", "k3f9.a"], "what is given keeps its name");
+
+    let said = resolve(&json("[]", r#"["p4wq.x"]"#)).unwrap_err();
+    assert_eq!(said, ["task `b` depends on `p4wq.x`, which is not in the plan"]);
+    let said = resolve(&json(r#"["a"]"#, "[]")).unwrap_err();
+    assert_eq!(said, ["two tasks have the id `a`"]);
+}
+
+#[test]
 fn a_cycle_is_named_from_end_to_end() {
     let tasks =
         [task("a", "marie", &["c"]), task("b", "marie", &["a"]), task("c", "marie", &["b"])];
@@ -66,4 +92,17 @@ fn size_and_depth_are_bounded() {
     ];
     let said = resolve(&chain.join(",")).unwrap_err();
     assert_eq!(said, ["the longest chain of dependencies has 4 tasks, at most 3 are allowed"]);
+}
+
+/// A megabyte of names that nobody knows: each is compared with all that are known.
+#[test]
+fn plan_with_more_faults_than_anybody_reads_is_judged_in_bounded_work() {
+    let unknown: Vec<_> = (0..50_000).map(|n| format!("no-{n}")).collect();
+    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+    let said = resolve(&task("a", "marie", &unknown)).unwrap_err();
+    assert_eq!(said.len(), 100);
+    // Too many tasks: nothing else is looked for.
+    let many: Vec<_> = (0..10_000).map(|n| task(&format!("t{n}"), "nobody", &["none"])).collect();
+    let said = resolve(&many.join(",")).unwrap_err();
+    assert_eq!(said, ["the plan has 10000 tasks, at most 6 are allowed"]);
 }

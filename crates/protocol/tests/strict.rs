@@ -100,3 +100,20 @@ fn only_a_likely_name_is_suggested() {
     assert_eq!(nearest("mary", known.into_iter()).as_deref(), Some("marie"));
     assert_eq!(nearest("zzz", known.into_iter()), None);
 }
+
+#[test]
+fn names_without_end_are_quoted_in_part() {
+    let name = "é".repeat(200_000);
+    let deep =
+        (0..20).fold("1".to_owned(), |inner, _| format!("{{\"{}\":{inner}}}", "n".repeat(10_000)));
+    for text in [
+        format!("{{\"{name}\": 1}}"),
+        format!("{{\"task_id\": \"{name}\", \"description\": \"x\"}}"),
+        format!("{{\"task_id\": \"a\", \"priority\": \"{name}\", \"description\": \"x\"}}"),
+        format!("{{\"context\": {{\"{name}\": 1, \"{name}\": 2}}}}"),
+        format!("{{\"task_id\": \"a\", \"description\": \"x\", \"verify\": {deep}}}"),
+    ] {
+        let shown = said(&text);
+        assert!(shown.len() < 2_000, "{} bytes are shown: {}", shown.len(), &shown[..200]);
+    }
+}

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use protocol::{
-    Attempt, Event, HoldScope, RunId, RunMode, RunState, Status, Task, TaskError, TaskId, TaskKind,
-    TaskResult, TaskSource, Time, Usage,
+    Attempt, Attempts, Event, HoldScope, RunId, RunMode, RunState, Status, Task, TaskError, TaskId,
+    TaskKind, TaskResult, TaskSource, Time, Usage,
 };
 
 use crate::graph::TaskIx;
@@ -20,9 +20,10 @@ impl Scheduler {
             Event::RunOpened { .. } => self.apply_run_opened(at, event),
             Event::TaskAdded { task, source } => self.apply_task_added(at, task, *source),
             Event::PlanRejected { task, reasons } => self.apply_plan_rejected(task, reasons),
-            Event::PlanAccepted { run, tasks, plan } => {
+            Event::PlanAccepted { run, tasks, given, plan } => {
                 if let Some(&run) = self.run_index.get(run) {
                     self.runs[run].accepted = Some(*tasks);
+                    self.runs[run].entry.given.clone_from(given);
                     self.runs[run].entry.plan.clone_from(plan);
                     self.touch(run);
                 }
@@ -44,7 +45,9 @@ impl Scheduler {
                 self.apply_stopping(at, task, *attempt, error);
             }
             Event::AttemptFailed { .. } => self.apply_failed(at, event),
-            Event::TaskEnded { result, because } => self.apply_task_ended(at, result, because),
+            Event::TaskEnded { result, because, attempts } => {
+                self.apply_task_ended(at, result, because, attempts.as_deref());
+            }
             Event::CancelRequested { run, task } => {
                 self.apply_cancel(at, *run, task.as_ref(), None)
             }
@@ -94,6 +97,7 @@ impl Scheduler {
             opened: at,
             phase: RunPhase::Planning,
             plan: None,
+            given: Vec::new(),
             cancel_requested: false,
         }));
         self.touch(ix);
@@ -241,7 +245,13 @@ impl Scheduler {
         }
     }
 
-    fn apply_task_ended(&mut self, at: Time, result: &TaskResult, because: &[TaskId]) {
+    fn apply_task_ended(
+        &mut self,
+        at: Time,
+        result: &TaskResult,
+        because: &[TaskId],
+        attempts: Option<&Attempts>,
+    ) {
         let Some(ix) = self.graph.find(&result.task_id) else {
             return;
         };
@@ -253,8 +263,14 @@ impl Scheduler {
             node.spend(result.usage, result.cost_usd);
         }
         node.entry.last_attempt = node.entry.last_attempt.max(Attempt::new(result.attempt));
+        if let Some(attempts) = attempts {
+            node.restore(attempts);
+        }
         node.entry.result = Some(Arc::new(result.clone()));
         node.entry.because = because.to_vec();
+        // They were for a next attempt.
+        node.entry.session = None;
+        node.entry.feedback.clear();
         self.forget_stop(ix);
         if self.graph[ix].held {
             self.drop_holds(at, &HoldScope::Task(result.task_id.clone()));

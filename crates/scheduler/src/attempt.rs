@@ -1,10 +1,13 @@
 //! What comes back from attempts.
 
-use protocol::{Attempt, Event, FailureKind, ReplicaId, Status, TaskError, TaskId, TaskResult};
+use protocol::{
+    Attempt, Event, FailureKind, ReplicaId, Status, TaskError, TaskId, TaskResult, mutant,
+};
 
 use crate::backoff::{Verdict, judge};
 use crate::graph::TaskIx;
 use crate::scheduler::Turn;
+use crate::settle::ended;
 use crate::{Command, LiveAttempt, Phase, Scheduler, Used};
 
 impl Scheduler {
@@ -25,7 +28,8 @@ impl Scheduler {
             return;
         };
         let task = &self.graph[ix].entry.task;
-        if report.token.take() != Some(live.token)
+        let token = report.token.take();
+        if mutant!(TokenIgnored, token != Some(live.token), false)
             || report.run != task.run
             || report.worker != task.worker
         {
@@ -46,7 +50,7 @@ impl Scheduler {
                 None => {
                     report.error = None;
                     let (result, because) = (Box::new(report), Vec::new());
-                    self.record(turn, Event::TaskEnded { result, because });
+                    self.record(turn, Event::TaskEnded { result, because, attempts: None });
                 }
                 Some(reasons) => {
                     let message = format!("the plan can't be carried out: {}", reasons.join("; "));
@@ -209,7 +213,7 @@ impl Scheduler {
         result.error = Some(error);
         self.record(turn, failed);
         if retry_at.is_none() {
-            self.record(turn, Event::TaskEnded { result: Box::new(result), because: Vec::new() });
+            self.record(turn, ended(result, Vec::new()));
         }
     }
 
@@ -265,7 +269,7 @@ impl Scheduler {
     fn live_attempt(&self, task: &TaskId, attempt: Attempt) -> Option<(TaskIx, &LiveAttempt)> {
         let ix = self.graph.find(task)?;
         let live = self.graph[ix].entry.live()?;
-        (live.attempt == attempt).then_some((ix, live))
+        mutant!(OldAttemptCounts, live.attempt == attempt, true).then_some((ix, live))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Gives ready tasks to free replicas.
 
-use protocol::{Attempt, Event, FailureKind, HoldScope, ReplicaId, SessionId, TaskError, Token};
+use protocol::{
+    Attempt, Event, FailureKind, HoldScope, ReplicaId, SessionId, TaskError, Token, mutant,
+};
 
 use crate::graph::TaskIx;
 use crate::queue::Rank;
@@ -12,7 +14,12 @@ impl Scheduler {
     /// Dispatches the most urgent tasks as long as there is room. A worker without a free replica,
     /// or one that is paused or held, holds up nobody else.
     pub(crate) fn dispatch(&mut self, turn: &mut Turn<'_>) {
-        while self.workers.live < self.config.max_running && !self.holds.is_held(&HoldScope::All) {
+        while mutant!(
+            OneTooMany,
+            self.workers.live < self.config.max_running,
+            self.workers.live <= self.config.max_running
+        ) && !self.holds.is_held(&HoldScope::All)
+        {
             self.promote(turn);
             let Some((rank, worker, number)) = self.best() else {
                 return;

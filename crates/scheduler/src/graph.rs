@@ -102,9 +102,26 @@ impl Graph {
         self.index.get(id).copied()
     }
 
+    /// Returns how many tasks there are.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Returns the tasks that depend on a name that was not added.
     pub(crate) fn awaiting(&self, id: &TaskId) -> &[TaskIx] {
         self.awaited.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Forgets a task on which nothing depends that is not forgotten too.
+    pub(crate) fn forget(&mut self, ix: TaskIx) {
+        let id = self[ix].entry.task.id.clone();
+        self.index.remove(&id);
+        self.answers.remove(&id);
+        self[ix].entry.result = None;
+        self[ix].dependents.clear();
+        for dependency in std::mem::take(&mut self[ix].dependencies) {
+            self[dependency].dependents.retain(|&dependent| dependent != ix);
+        }
     }
 
     /// Notes under which name a run will have its answer.

@@ -1,12 +1,12 @@
 //! Translates what happened outside, and what somebody wants, into events.
 
 use protocol::{
-    Event, ORCHESTRATOR, Plan, PlanFault, RunMode, ShortRunId, Task, TaskId, TaskKind, TaskSource,
-    WorkerId, strict,
+    Event, ORCHESTRATOR, PlanFault, RunMode, ShortRunId, Status, Task, TaskId, TaskKind,
+    TaskSource, WorkerId, strict,
 };
 
 use crate::scheduler::Turn;
-use crate::{Input, Refusal, RunPhase, Scheduler, Target};
+use crate::{Input, Refusal, RunPhase, Scheduler, Target, TaskEntry};
 
 impl Scheduler {
     /// Records what an input says, if it says anything new. First checks, then records: an error
@@ -83,16 +83,18 @@ impl Scheduler {
                 return Err(Refusal::Exists(plan_task));
             }
         }
-        let (mut request, mut tasks) = (request, Vec::new());
+        let (mut request, mut tasks, mut given) = (request, Vec::new(), Vec::new());
         if mode == RunMode::Plan {
-            let plan = plan.unwrap_or(Plan { version: None, request: None, tasks: Vec::new() });
+            let plan = plan.unwrap_or_default();
             tasks = plan
                 .resolve(run, &short, priority, &self.plan_workers(), self.config.plan)
                 .map_err(Refusal::Plan)?;
+            self.check_given(&plan.given).map_err(Refusal::Plan)?;
             if let Some(task) = tasks.iter().find(|task| self.graph.find(&task.id).is_some()) {
                 return Err(Refusal::Exists(task.id.clone()));
             }
             request = request.or(plan.request);
+            given = plan.given;
         }
         self.record(
             turn,
@@ -109,10 +111,24 @@ impl Scheduler {
             },
         );
         if mode == RunMode::Plan {
-            self.record(turn, Event::PlanAccepted { run, tasks: tasks.len(), plan: None });
+            self.record(turn, Event::PlanAccepted { run, tasks: tasks.len(), given, plan: None });
             self.add_planned(turn, tasks);
         }
         Ok(())
+    }
+
+    /// Checks that the tasks of other runs on which a plan builds are complete: a task that is may
+    /// not be done again, so nothing ever waits for them.
+    fn check_given(&self, given: &[TaskId]) -> Result<(), Vec<PlanFault>> {
+        let fault = |task: &TaskId| {
+            // An answer may be written again.
+            let work = self.task(task).filter(|entry| entry.task.kind == TaskKind::Work);
+            let status = work.and_then(TaskEntry::status);
+            let fault = PlanFault::NotGiven { task: task.clone(), status };
+            (status != Some(Status::Complete)).then_some(fault)
+        };
+        let faults: Vec<_> = given.iter().filter_map(fault).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
     fn add_task(

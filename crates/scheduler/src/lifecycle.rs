@@ -1,8 +1,8 @@
 //! How a run goes from its request to its answer.
 
 use protocol::{
-    Event, ORCHESTRATOR, OnDependencyFailure, Plan, RunMode, RunState, ShortRunId, Status, Task,
-    TaskId, TaskKind, TaskResult, TaskSource, WorkerId, strict,
+    Event, ORCHESTRATOR, OnDependencyFailure, Plan, PlanFault, RunMode, RunState, ShortRunId,
+    Status, Task, TaskId, TaskKind, TaskResult, TaskSource, WorkerId, strict,
 };
 
 use crate::graph::TaskIx;
@@ -82,8 +82,8 @@ impl Scheduler {
         };
         let only = self.runs[ix].entry.mode == RunMode::PlanOnly;
         let run = self.runs[ix].entry.run;
-        let plan = only.then_some(plan);
-        self.record(turn, Event::PlanAccepted { run, tasks: tasks.len(), plan });
+        let (plan, given) = (only.then_some(plan), Vec::new());
+        self.record(turn, Event::PlanAccepted { run, tasks: tasks.len(), given, plan });
         if !only {
             self.add_planned(turn, tasks);
         }
@@ -146,6 +146,10 @@ impl Scheduler {
             let hint = fault.hint();
             vec![if hint.is_empty() { fault.to_string() } else { format!("{fault}. {hint}") }]
         })?;
+        // An agent must not get at what other people's runs have found.
+        if !plan.given.is_empty() {
+            return Err(vec![PlanFault::MayNotGive.to_string()]);
+        }
         let RunEntry { run: id, short, priority, .. } = &run.entry;
         let tasks = plan
             .resolve(*id, short, *priority, &self.plan_workers(), self.config.plan)
@@ -197,7 +201,7 @@ impl Scheduler {
         });
         Some(Task {
             description,
-            dependencies: work.map(|task| task.id.clone()).collect(),
+            dependencies: work.map(|task| &task.id).chain(&entry.given).cloned().collect(),
             on_dependency_failure: OnDependencyFailure::Run,
             ..supervisors_task(entry, id, TaskKind::Synthesize)
         })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::{Attempt, FailureKind, Status, TaskError, Time, Usage};
+use protocol::{Attempt, Attempts, FailureKind, Status, TaskError, Time, Usage, mutant};
 
 use crate::graph::{Node, TaskIx};
 use crate::queue::Rank;
@@ -13,7 +13,7 @@ impl Scheduler {
     /// dependencies and its last attempt put it.
     pub(crate) fn place(&mut self, at: Time, ix: TaskIx) {
         let node = &self.graph[ix];
-        let state = if node.unmet > 0 {
+        let state = if mutant!(DependencyForgotten, node.unmet, 0) > 0 {
             self.todo.doomed.insert(ix);
             TaskState::Waiting
         } else if self.todo.given_up.contains(&ix) {
@@ -167,6 +167,30 @@ impl Node {
             session.used += usage;
             session.cost_usd += cost_usd.unwrap_or_default();
         }
+    }
+
+    /// Returns what is known of the attempts, to take the place of their events.
+    pub(crate) fn attempts(&self) -> Attempts {
+        let entry = &self.entry;
+        Attempts {
+            last: entry.last_attempt,
+            usage: entry.usage,
+            cost_usd: entry.cost_usd,
+            failures: entry.counted_failures,
+            last_error: entry.last_error.clone(),
+            cancel_requested: entry.cancel_requested,
+        }
+    }
+
+    /// Takes over what is known of attempts whose events are not there any more.
+    pub(crate) fn restore(&mut self, attempts: &Attempts) {
+        let entry = &mut self.entry;
+        entry.last_attempt = entry.last_attempt.max(attempts.last);
+        entry.usage = attempts.usage;
+        entry.cost_usd = attempts.cost_usd;
+        entry.counted_failures = attempts.failures;
+        entry.last_error.clone_from(&attempts.last_error);
+        entry.cancel_requested = attempts.cancel_requested;
     }
 
     /// Notes how the live attempt failed, for the next one. That nothing of its worker could be

@@ -1,8 +1,19 @@
 //! What the scheduler can be asked.
 
-use protocol::{Attempt, ReplicaId, RunId, TaskError, TaskId, WorkerId};
+use protocol::{Attempt, Priority, ReplicaId, RunId, TaskError, TaskId, Time, WorkerId};
 
 use crate::{RunEntry, Scheduler, TaskEntry};
+
+/// By what a ready task goes before others: the first that differs decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its own priority, or the highest of any task below it that has not ended.
+    pub priority: Priority,
+    /// The longest chain of tasks below it, up to 256.
+    pub chain: u16,
+    /// Since when it has been ready. Who has waited long enough goes before all others.
+    pub since: Time,
+}
 
 impl Scheduler {
     /// Returns what is known of a task.
@@ -17,7 +28,8 @@ impl Scheduler {
 
     /// Returns all runs, in order of opening.
     pub fn runs(&self) -> impl Iterator<Item = &RunEntry> {
-        self.runs.iter().map(|run| &run.entry)
+        let known = |run: &&RunEntry| self.run_index.contains_key(&run.run);
+        self.runs.iter().map(|run| &run.entry).filter(known)
     }
 
     /// Returns the tasks of a run, in order of addition; none if it does not exist.
@@ -38,6 +50,19 @@ impl Scheduler {
         }
         let met = |id: &TaskId| self.task(id).is_some_and(|entry| node.is_met_by(entry.status()));
         node.entry.task.dependencies.iter().filter(|id| !met(id)).cloned().collect()
+    }
+
+    /// Returns by what a task goes before others; `None` when it does not exist.
+    pub fn standing(&self, id: &TaskId) -> Option<Standing> {
+        let node = &self.graph[self.graph.find(id)?];
+        let (priority, chain) = (node.urgency.inherited, node.urgency.path);
+        Some(Standing { priority, chain, since: node.since })
+    }
+
+    /// Returns how many tasks are ready for a worker.
+    pub fn ready(&self, worker: &WorkerId) -> usize {
+        let worker = self.workers.iter().find(|(_, other)| other.id == *worker);
+        worker.map_or(0, |(_, worker)| worker.ready.len())
     }
 
     /// Returns the live attempt that a replica has.

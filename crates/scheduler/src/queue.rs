@@ -109,6 +109,11 @@ impl Queue {
         }
     }
 
+    /// Returns how many tasks there are, those of runs that are held included.
+    pub(crate) fn len(&self) -> usize {
+        self.runs.values().map(BTreeSet::len).sum()
+    }
+
     pub(crate) fn first(&self) -> Option<Rank> {
         work::count();
         self.heads.first().map(|&(rank, _)| rank)

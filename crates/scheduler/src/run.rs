@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol::{Plan, Priority, RunId, RunMode, RunState, ShortRunId, Status, Time};
+use protocol::{Plan, Priority, RunId, RunMode, RunState, ShortRunId, Status, TaskId, Time};
 
 use crate::graph::TaskIx;
 
@@ -33,6 +33,8 @@ pub struct RunEntry {
     pub phase: RunPhase,
     /// The plan; only in a run that is only split.
     pub plan: Option<Plan>,
+    /// The complete tasks of earlier runs whose results its answer has too.
+    pub given: Vec<TaskId>,
     /// Whether somebody asked for its end.
     pub cancel_requested: bool,
 }

@@ -1,6 +1,8 @@
 //! Brings everything to where the rules put it.
 
-use protocol::{Event, FailureKind, OnDependencyFailure, Status, TaskError, TaskId};
+use protocol::{
+    Event, FailureKind, OnDependencyFailure, Status, TaskError, TaskId, TaskResult, mutant,
+};
 
 use crate::graph::TaskIx;
 use crate::scheduler::Turn;
@@ -47,7 +49,10 @@ impl Scheduler {
                     Phase::Running { started, .. } => {
                         let seconds = turn.now.since(*started).as_secs();
                         let message = format!("it did not end within its timeout ({seconds} s)");
-                        self.stop_attempt(turn, ix, TaskError::new(FailureKind::Timeout, message));
+                        let error = TaskError::new(FailureKind::Timeout, message);
+                        mutant!(DeadlineForgotten, self.stop_attempt(turn, ix, error), {
+                            self.timers.remove(&(at, ix));
+                        });
                     }
                     Phase::Stopping { .. } => self.kill(turn, ix),
                     Phase::Launching => unreachable!("BUG: an attempt that launches has no timer"),
@@ -87,7 +92,7 @@ impl Scheduler {
             _ => Status::Failed,
         };
         let result = self.without_report(ix, status, error, turn.now);
-        self.record(turn, Event::TaskEnded { result: Box::new(result), because: Vec::new() });
+        self.record(turn, ended(result, Vec::new()));
     }
 
     /// Ends a task that somebody wants an end to, or asks its attempt to stop.
@@ -106,10 +111,7 @@ impl Scheduler {
             },
             TaskState::Waiting | TaskState::Ready | TaskState::Backoff { .. } => {
                 let result = self.without_report(ix, Status::Cancelled, error, turn.now);
-                self.record(
-                    turn,
-                    Event::TaskEnded { result: Box::new(result), because: Vec::new() },
-                );
+                self.record(turn, ended(result, Vec::new()));
             }
         }
     }
@@ -135,7 +137,7 @@ impl Scheduler {
         let because = self.chain(failed);
         let error = self.dependency_error(&because);
         let result = self.without_report(ix, Status::Skipped, error, turn.now);
-        self.record(turn, Event::TaskEnded { result: Box::new(result), because });
+        self.record(turn, ended(result, because));
     }
 
     /// Returns the tasks from one that did not complete to the one that it goes back to.
@@ -175,4 +177,9 @@ impl Scheduler {
         TaskError::new(FailureKind::Dependency, message)
             .with_hint(format!("Retry {root}: what was skipped because of it is done then, too."))
     }
+}
+
+/// Returns that a task has ended.
+pub(crate) fn ended(result: TaskResult, because: Vec<TaskId>) -> Event {
+    Event::TaskEnded { result: Box::new(result), because, attempts: None }
 }

@@ -104,6 +104,7 @@ fn world_is_as_bad_as_it_claims() {
         "resumed session",
         "retry of a run",
         "retry of a task",
+        "shorter journal",
         "skipped",
         "started after its report",
         "stopped at its deadline",

@@ -120,7 +120,7 @@ impl Records {
                 record.kill_at = record.kill_at.or(Some(now + self.config.stop_grace));
             }
             Event::AttemptFailed { .. } => self.failed(now, event, scheduler),
-            Event::TaskEnded { result, because } => {
+            Event::TaskEnded { result, because, .. } => {
                 self.holds
                     .retain(|(scope, _), _| *scope != HoldScope::Task(result.task_id.clone()));
                 for held in self.holds.values_mut() {

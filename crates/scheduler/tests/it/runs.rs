@@ -99,6 +99,10 @@ fn plan_is_rejected_for_every_kind_of_fault() {
             r#"{"tasks": [{"id": "a", "worker": "orchestrator", "description": "x"}]}"#,
             "orchestrator",
         ),
+        (
+            r#"{"given": ["sec-001"], "tasks": [{"id": "a", "worker": "marie", "description": "x"}]}"#,
+            "other runs",
+        ),
         (r#"{"tasks": [{"id": "plan", "worker": "marie", "description": "x"}]}"#, "is taken"),
         (
             r#"{"tasks": [{"id": "a", "worker": "marie", "description": "x", "dependencies": ["a"]}]}"#,
@@ -159,6 +163,44 @@ fn request_of_a_given_plan_is_the_runs_request() {
     rig.open(run_id(1), "k3f9", RunMode::Plan, None, Some(plan(json))).unwrap();
 
     assert_eq!(rig.scheduler.run(&run_id(1)).unwrap().request.as_deref(), Some("sing"));
+}
+
+#[test]
+fn plan_may_build_on_complete_tasks_of_other_runs_and_its_answer_has_them_too() {
+    let mut rig = Rig::new(config());
+    rig.open(run_id(1), "k3f9", RunMode::Plan, None, Some(plan(DIAMOND))).unwrap();
+    rig.complete("k3f9.a");
+    let json = r#"{"given": ["k3f9.a"], "tasks": [
+        {"id": "b", "worker": "fabien", "description": "x", "dependencies": ["k3f9.a"]}]}"#;
+
+    let step = rig.open(run_id(2), "p4wq", RunMode::Plan, None, Some(plan(json))).unwrap();
+    assert_eq!(rig.entry("p4wq.b").task.dependencies, ids(&["k3f9.a"]));
+    assert_eq!(dispatched(&step), ["p4wq.b on fabien-2"], "nothing is waited for");
+    // Also after a restart in between.
+    rig.restart(config());
+    rig.complete("k3f9.c");
+    rig.complete("p4wq.b");
+    let answer = &rig.entry("p4wq.answer").task;
+    assert_eq!(answer.dependencies, ids(&["p4wq.b", "k3f9.a"]));
+}
+
+#[test]
+fn plan_that_builds_on_what_is_not_there_is_refused() {
+    let mut rig = Rig::new(config());
+    rig.open(run_id(1), "k3f9", RunMode::Plan, None, Some(plan(DIAMOND))).unwrap();
+    let json = r#"{"given": ["k3f9.a", "k3f9.x"], "tasks": [
+        {"id": "b", "worker": "fabien", "description": "x"}]}"#;
+    let refused = rig.open(run_id(2), "p4wq", RunMode::Plan, None, Some(plan(json))).unwrap_err();
+    let Refusal::Plan(faults) = refused else { panic!("{refused:?}") };
+    let said: Vec<_> = faults.iter().map(PlanFault::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "`given` names `k3f9.a`, which is no task here that has ended",
+            "`given` names `k3f9.x`, which is no task here that has ended",
+        ]
+    );
+    assert_eq!(rig.scheduler.run(&run_id(2)), None);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use protocol::{
     Attempt, Choice, Decider, DecisionId, Event, FailureKind, HoldScope, OnDependencyFailure, Plan,
-    PlanTask, Priority, ReplicaId, RunId, RunMode, RunState, Status, Task, TaskError, TaskId,
-    TaskKind, TaskResult, TaskSource, Time, Token,
+    PlanTask, Priority, Record, ReplicaId, RunId, RunMode, RunState, Status, Task, TaskError,
+    TaskId, TaskKind, TaskResult, TaskSource, Time, Token,
 };
 use scheduler::{
     Command, Config, Input, Phase, Refusal, RunPhase, Scheduler, Step, Target, TaskEntry,
@@ -606,7 +606,7 @@ impl World {
                 context: Default::default(),
             }
         });
-        let mut plan = Plan { version: None, request: None, tasks: tasks.collect() };
+        let mut plan = Plan { tasks: tasks.collect(), ..Plan::default() };
         if !self.fair && rng.chance(15) {
             plan.tasks[0].worker = worker("nobody");
         }
@@ -831,6 +831,9 @@ impl World {
     /// The daemon ends at any point and starts anew; replicas go on meanwhile.
     fn restart(&mut self, whole: bool) {
         self.saw("restart");
+        if self.rng.chance(50) {
+            self.shorten();
+        }
         let mut scheduler = Scheduler::new(self.config.clone());
         for (at, event) in &self.journal {
             scheduler.replay(*at, event);
@@ -859,6 +862,57 @@ impl World {
             }
         }
         self.take(step, false);
+    }
+
+    /// Puts a snapshot in place of a part of the journal, run by run as a daemon does: what follows from
+    /// it is compared by whoever reads the journal next.
+    fn shorten(&mut self) {
+        let upto = self.rng.below(self.journal.len() + 1);
+        let mut runs = BTreeMap::<RunId, Vec<Record>>::new();
+        let mut tail = Vec::new();
+        let before = self.journal.len();
+        for (seq, (at, event)) in std::mem::take(&mut self.journal).into_iter().enumerate() {
+            let run = self.journal_of(&event);
+            let record = Record { version: 1, seq: seq as u64, at, snapshot: None, event };
+            if seq < upto { runs.entry(run).or_default().push(record) } else { tail.push(record) }
+        }
+        let shorter = |records: Vec<Record>| {
+            scheduler::shorten(&records).expect("a snapshot should lead to the same state")
+        };
+        let mut all: Vec<_> = runs.into_values().flat_map(shorter).chain(tail).collect();
+        all.sort_by_key(|record| record.seq);
+        self.journal = all.into_iter().map(|record| (record.at, record.event)).collect();
+        if self.journal.len() < before {
+            self.saw("shorter journal");
+        }
+    }
+
+    /// Returns the run in whose journal an event is.
+    fn journal_of(&self, event: &Event) -> RunId {
+        let of = |task: &TaskId| self.scheduler.task(task).map_or(RunId::Adhoc, |e| e.task.run);
+        let of_scope = |scope: &HoldScope| match scope {
+            HoldScope::Run(run) => *run,
+            HoldScope::Task(task) => of(task),
+            HoldScope::Worker(_) | HoldScope::All => RunId::Adhoc,
+        };
+        match event {
+            Event::RunOpened { run, .. }
+            | Event::PlanAccepted { run, .. }
+            | Event::CancelRequested { run, .. }
+            | Event::RunEnded { run, .. } => *run,
+            Event::TaskAdded { task, .. } => task.run,
+            Event::TaskEnded { result, .. } => result.run,
+            Event::DecisionRaised { decision } => of_scope(&decision.scope),
+            Event::DecisionMade { decision, .. } => {
+                self.scheduler.scope(*decision).map_or(RunId::Adhoc, of_scope)
+            }
+            Event::PlanRejected { task, .. }
+            | Event::AttemptDispatched { task, .. }
+            | Event::AttemptStarted { task, .. }
+            | Event::AttemptStopping { task, .. }
+            | Event::AttemptFailed { task, .. }
+            | Event::TaskReset { task } => of(task),
+        }
     }
 
     /// Compares what was read from the journal with what wrote it.

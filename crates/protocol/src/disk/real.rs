@@ -1,0 +1,72 @@
+//! The machine's own files.
+
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+pub use std::fs::{
+    DirEntry, File, Metadata, OpenOptions, copy, create_dir, create_dir_all, hard_link, metadata,
+    read, read_dir, read_to_string, remove_dir, remove_dir_all, remove_file, set_permissions,
+    symlink_metadata,
+};
+pub use std::os::unix::fs::MetadataExt;
+
+pub use crate::untrusted::Folder;
+
+/// Returns whether there is something of that name.
+#[inline]
+pub fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+/// Returns whether there is a folder of that name.
+#[inline]
+pub fn is_dir(path: &Path) -> bool {
+    path.is_dir()
+}
+
+/// Gives a file or a folder another name.
+///
+/// # Errors
+///
+/// Any I/O error.
+#[inline]
+#[expect(clippy::disallowed_methods, reason = "called by `atomic_file`, to which the ban points")]
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
+/// A file that has no name of its own yet. It is removed when it gets none.
+#[derive(Debug)]
+pub(crate) struct Partial(tempfile::NamedTempFile);
+
+impl Partial {
+    pub(crate) fn create_in(dir: &Path) -> io::Result<Self> {
+        let partial = tempfile::Builder::new()
+            .prefix(".")
+            .suffix(".tmp")
+            // The reader may be another user, in a container; the default of 0600 would lock it out.
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(dir)?;
+        Ok(Self(partial))
+    }
+
+    pub(crate) fn write_all(&mut self, contents: &[u8]) -> io::Result<()> {
+        self.0.write_all(contents)
+    }
+
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        self.0.as_file().sync_all()
+    }
+
+    /// Names it, in place of a file that may be there.
+    pub(crate) fn persist(self, path: &Path) -> io::Result<()> {
+        self.0.persist(path).map(drop).map_err(|e| e.error)
+    }
+
+    /// Names it, unless there is a file of that name.
+    pub(crate) fn persist_noclobber(self, path: &Path) -> io::Result<()> {
+        self.0.persist_noclobber(path).map(drop).map_err(|e| e.error)
+    }
+}
