@@ -3,6 +3,7 @@
 mod blocks;
 mod content;
 mod reader;
+mod scan;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -120,8 +121,7 @@ impl Ask {
     /// Reads a request's body.
     ///
     /// Nothing in it is copied but the model's name. What is not read here is only walked over: it costs no
-    /// memory, and no stack however deep it is nested. Blocks in blocks are read to the depth of
-    /// 128 that `serde_json` allows.
+    /// memory, and no stack however deep it is nested.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Ask {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Unreadable> {
         let text =
             std::str::from_utf8(body).map_err(|error| Unreadable::new(&error.to_string()))?;
-        let reading = Reading::of(text).map_err(|error| Unreadable::new(&error.to_string()))?;
+        let reading = Reading::of(text)?;
         if reading.max_tokens > MAX_TOKENS_BOUND {
             let reason = format!("max_tokens is {}: no model writes that much", reading.max_tokens);
             return Err(Unreadable::new(&reason));

@@ -238,8 +238,11 @@ pub(crate) struct Download {
     exchange: Exchange,
     /// What is booked for it, if it is the model's.
     booking: Option<Booking>,
-    /// Runs while the upstream is being waited for, and only then.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Since when the upstream is being waited for, if it is.
+    waiting: Option<Instant>,
+    /// Rings when the upstream may have been silent for too long. Set anew only then, and not for each
+    /// event: most come long before.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why a response ends before its end. The client sees its connection break.
@@ -253,7 +256,7 @@ pub(crate) enum BrokenBody {
 
 impl Download {
     pub(crate) fn new(incoming: Answer, exchange: Exchange, booking: Option<Booking>) -> Self {
-        let mut download = Self { incoming, exchange, booking, silence: None };
+        let mut download = Self { incoming, exchange, booking, waiting: None, alarm: None };
         if download.incoming.is_end_stream() {
             download.end(End::Complete);
         }
@@ -267,19 +270,28 @@ impl Download {
         drop(self.booking.take());
     }
 
+    /// Is ready when the upstream was silent for [`limits::IDLE_TIMEOUT`].
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = *self.waiting.get_or_insert_with(Instant::now) + limits::IDLE_TIMEOUT;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        ready!(alarm.as_mut().poll(cx));
+        if alarm.deadline() < until {
+            alarm.as_mut().reset(until);
+            ready!(alarm.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            let silence = self.silence.get_or_insert_with(|| {
-                Box::pin(sleep_until(Instant::now() + limits::IDLE_TIMEOUT))
-            });
-            ready!(silence.as_mut().poll(cx));
+            ready!(self.poll_silence(cx));
             self.end(End::Silent);
             return Poll::Ready(Some(Err(BrokenBody::Silent)));
         };
-        self.silence = None;
+        self.waiting = None;
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

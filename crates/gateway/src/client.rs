@@ -90,6 +90,11 @@ impl Client {
         Ok(Self { connector, upstream: upstream.origin(), idle })
     }
 
+    /// Returns a client to the same upstream that shares no connection with this one.
+    pub(crate) fn with_own_connections(&self) -> Self {
+        Self { idle: Pool::new(limits::POOL_IDLE_TIMEOUT), ..self.clone() }
+    }
+
     /// Sends a request, whose URI is a path, and returns the upstream's answer.
     ///
     /// # Errors
@@ -166,8 +171,8 @@ impl Line {
     where
         T: Read + Write + Send + Unpin + 'static,
     {
-        // The names of an answer's headers arrive in lower case, as they do by HTTP/2. Those of requests go out
-        // as the client has spelled them: the listener has noted that in the request.
+        // The names of headers go on in lower case, both ways, as they do by HTTP/2. To keep how they were
+        // spelled is an eighth of the work on a request, and says nothing to anybody.
         let (sender, connection) =
             http1::Builder::new().max_buf_size(limits::BUFFER).handshake(io).await?;
         Ok(Self { sender, connection: Some(Box::pin(connection)) })

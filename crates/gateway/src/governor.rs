@@ -46,7 +46,7 @@ impl Governor {
             terms: Terms { fast: ask.fast, us_only: true, web_searches: 0 },
         };
         let tokens = ask.input_bound.saturating_add(ask.max_tokens);
-        // What a tool of the API's reads has no bound.
+        // What a tool of the API's reads has no bound, and goes out only where there is no budget.
         let usd = self.prices.worst(&ask.model, &most).filter(|_| !ask.server_tools);
         Worst { usd, tokens }
     }

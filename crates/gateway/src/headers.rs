@@ -5,17 +5,13 @@ use http::{
     header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
-/// Headers that end at the next hop, by RFC 9110, section 7.6.1. `Trailer` is not among them.
-static HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// Returns whether a header ends at the next hop, by RFC 9110, section 7.6.1. `Trailer` does not.
+fn is_of_the_hop(name: &HeaderName) -> bool {
+    // No look into the map: to hash eight names costs more than to compare all that are there.
+    [CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION]
+        .contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
 
 /// Removes the headers that end at this hop, also those that `Connection` names. hyper frames the
 /// message anew for the next hop.
@@ -23,8 +19,7 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 /// What says no more than hyper itself would say on the next hop may stay. That is all there is in almost
 /// every message, and to make a map anew is a tenth of the work on a request.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let is_ours = |name| headers.get_all(name).iter().all(|value| says_nothing(name, value));
-    if HOP_BY_HOP.iter().all(is_ours) {
+    if headers.iter().all(|(name, value)| !is_of_the_hop(name) || says_nothing(name, value)) {
         return;
     }
     let named: Vec<HeaderName> = headers
@@ -34,7 +29,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    retain(headers, |name| !HOP_BY_HOP.contains(name) && !named.contains(name));
+    retain(headers, |name| !is_of_the_hop(name) && !named.contains(name));
 }
 
 /// Returns whether a header of the hop is what hyper assumes without it, or writes by itself.

@@ -202,6 +202,18 @@ impl Ledger {
         self.0.after(state);
     }
 
+    /// Returns the first scope of a caller that has a budget.
+    pub(crate) fn bounded(&self, caller: &Caller) -> Option<Scope> {
+        let scopes = [
+            Scope::Task(caller.task.clone()),
+            Scope::Run(caller.run),
+            Scope::Worker(caller.worker.clone()),
+            Scope::Day,
+        ];
+        let books = &self.0.lock().books;
+        scopes.into_iter().find(|scope| books.has_budget(scope))
+    }
+
     /// Returns how a scope stands.
     pub fn standing(&self, scope: &Scope) -> Standing {
         self.0.today().books.standing(scope)
@@ -408,6 +420,12 @@ impl Drop for Queued<'_> {
 /// Returns the beginning of a text, of at most so many bytes.
 fn head(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
+}
+
+/// Reads any bytes as a ledger's file.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_any(path: &Path, bytes: &[u8]) {
+    log::read_any(path, bytes);
 }
 
 #[cfg(test)]

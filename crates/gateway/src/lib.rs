@@ -57,8 +57,12 @@ mod credential;
 mod desk;
 mod egress;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod governor;
 mod headers;
+mod lanes;
 mod ledger;
 pub mod limits;
 mod listener;
@@ -93,6 +97,7 @@ pub use crate::{
     listener::{Gateway, Listener, PortListener, Replica},
     meter::{Meter, Reading},
     money::Usd,
+    prefix::CacheBreak,
     prices::{
         LongPrompt, LongPromptSetting, Most, Origin, PerMillion, PerSearch, Price, PriceSetting,
         Prices, Rates, RatesSetting, Terms,

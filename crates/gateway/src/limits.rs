@@ -84,8 +84,8 @@ pub const TUNNEL_BUFFER: usize = 16 * 1024;
 
 /// How many bytes hyper may buffer per connection and direction, which also bounds a message's head.
 ///
-/// 64 KiB: eight times what servers usually take as a head, and a few reads of a fast stream.
-pub const BUFFER: usize = 64 * 1024;
+/// 32 KiB: four times what servers usually take as a head. A connection keeps as much as it once needed.
+pub const BUFFER: usize = 32 * 1024;
 
 /// The largest request to the model that is taken, in bytes: the API's own limit.
 pub const MAX_REQUEST: usize = 32 * 1024 * 1024;

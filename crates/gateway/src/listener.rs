@@ -1,6 +1,9 @@
 //! The daemon's gateway, and one listener per replica.
 
-use std::{convert::Infallible, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode, header::PROXY_AUTHORIZATION};
 use http_body_util::Full;
@@ -23,9 +26,11 @@ use crate::{
     desk::Desk,
     egress::{Egress, EgressPolicy, Outside},
     governor::Governor,
+    lanes::Lanes,
     ledger::Ledger,
     limits,
-    pace::{PaceConfig, PaceStatus},
+    pace::{LimitStatus, PaceConfig, PaceStatus},
+    prefix::CacheBreak,
     prices::Prices,
     proxy::Proxy,
     quota::Quota,
@@ -42,7 +47,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Gateway {
     upstream: Upstream,
-    client: Client,
+    lanes: Arc<Lanes>,
     outside: Outside,
     governor: Arc<Governor>,
     staggers: bool,
@@ -62,15 +67,26 @@ impl Gateway {
         ledger: Ledger,
         pace: PaceConfig,
     ) -> Result<Self, TlsRootsError> {
-        let client = Client::new(&upstream)?;
+        let lanes = Arc::new(Lanes::here(Client::new(&upstream)?));
         let governor = Arc::new(Governor::new(prices, ledger, pace));
-        Ok(Self { upstream, client, outside: Outside::default(), governor, staggers: true })
+        Ok(Self { upstream, lanes, outside: Outside::default(), governor, staggers: true })
     }
 
     /// Returns the same gateway, in which no request waits until another that has the same prefix has put it
     /// into the prompt cache.
     pub fn without_stagger(self) -> Self {
         Self { staggers: false, ..self }
+    }
+
+    /// Returns the same gateway, which serves connections on so many threads of its own: best as many as there are
+    /// cores. They end with the last clone of the gateway.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no more threads or file descriptors.
+    pub fn with_threads(self, count: NonZeroUsize) -> io::Result<Self> {
+        let lanes = Arc::new(Lanes::threads(count, self.lanes.client())?);
+        Ok(Self { lanes, ..self })
     }
 
     /// Returns what was spent, and by whom.
@@ -86,6 +102,16 @@ impl Gateway {
     /// Returns how things stand with the limits, for each model of each account that was used.
     pub fn limits(&self) -> Vec<PaceStatus> {
         self.governor.pace.status()
+    }
+
+    /// Returns the limits of the workers that have some of their own, and what is left of them.
+    pub fn worker_limits(&self) -> Vec<(WorkerId, Vec<LimitStatus>)> {
+        self.governor.pace.worker_limits()
+    }
+
+    /// Returns the latest requests, oldest first, that did not read from the prompt cache what they should have.
+    pub fn cache_breaks(&self) -> Vec<CacheBreak> {
+        self.governor.prefixes.breaks()
     }
 
     /// Returns the same gateway with another view of the network for the egress proxy.
@@ -166,7 +192,6 @@ impl Gateway {
             proxy: Proxy {
                 replica: id.as_str().into(),
                 upstream: self.upstream.clone(),
-                client: self.client.clone(),
                 account,
                 governor: Arc::clone(&self.governor),
                 staggers: self.staggers,
@@ -178,7 +203,8 @@ impl Gateway {
             warnings: Quota::new(),
         });
         let closed = CancellationToken::new();
-        let accepting = tokio::spawn(accept(socket, door, closed.clone()).instrument(span));
+        let lanes = Arc::clone(&self.lanes);
+        let accepting = tokio::spawn(accept(socket, door, lanes, closed.clone()).instrument(span));
         (desk, Serving { closing: closed.drop_guard(), accepting })
     }
 }
@@ -293,26 +319,41 @@ impl Serving {
 /// What takes connections.
 trait Socket: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// A connection that belongs to no runtime.
+    type Accepted: Send + 'static;
 
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Accepted>> + Send;
+
+    /// Makes a connection one of the runtime that this is called on.
+    fn open(accepted: Self::Accepted) -> io::Result<Self::Stream>;
 }
 
 impl Socket for UnixListener {
     type Stream = UnixStream;
+    type Accepted = std::os::unix::net::UnixStream;
 
-    async fn accept(&self) -> io::Result<UnixStream> {
-        Ok(UnixListener::accept(self).await?.0)
+    async fn accept(&self) -> io::Result<Self::Accepted> {
+        UnixListener::accept(self).await?.0.into_std()
+    }
+
+    fn open(accepted: Self::Accepted) -> io::Result<UnixStream> {
+        UnixStream::from_std(accepted)
     }
 }
 
 impl Socket for TcpListener {
     type Stream = TcpStream;
+    type Accepted = std::net::TcpStream;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
+    async fn accept(&self) -> io::Result<Self::Accepted> {
         let (stream, _) = TcpListener::accept(self).await?;
         // A stream's events are small, and each is awaited. Fails for a client that is gone already.
         let _ = stream.set_nodelay(true);
-        Ok(stream)
+        stream.into_std()
+    }
+
+    fn open(accepted: Self::Accepted) -> io::Result<TcpStream> {
+        TcpStream::from_std(accepted)
     }
 }
 
@@ -326,11 +367,15 @@ struct Door {
 }
 
 impl Door {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        client: &Client,
+    ) -> Response<ResponseBody> {
         // Many clients of a proxy show a password only when they are asked for it.
         let shows_nothing = !request.headers().contains_key(PROXY_AUTHORIZATION);
         match self.secret.as_ref().and_then(|secret| secret.turn_away(&mut request)) {
-            None => self.proxy.serve(request).await,
+            None => self.proxy.serve(request, client).await,
             Some(answer) => {
                 let asks = answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
                 if asks && shows_nothing {
@@ -348,7 +393,12 @@ impl Door {
 }
 
 /// Takes connections until the listener is closed. Owns them: none outlives it.
-async fn accept(socket: impl Socket, door: Arc<Door>, closed: CancellationToken) {
+async fn accept<S: Socket>(
+    socket: S,
+    door: Arc<Door>,
+    lanes: Arc<Lanes>,
+    closed: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -358,8 +408,11 @@ async fn accept(socket: impl Socket, door: Arc<Door>, closed: CancellationToken)
                     error!(error = &panic as &dyn std::error::Error, "Connection failed.");
                 }
             }
-            stream = next(&socket), if connections.len() < limits::MAX_CONNECTIONS => {
-                connections.spawn(serve(stream, Arc::clone(&door)).in_current_span());
+            accepted = next(&socket), if connections.len() < limits::MAX_CONNECTIONS => {
+                let door = Arc::clone(&door);
+                lanes.spawn(&mut connections, |client| {
+                    serve::<S>(accepted, door, client).in_current_span()
+                });
             }
         }
     }
@@ -369,10 +422,10 @@ async fn accept(socket: impl Socket, door: Arc<Door>, closed: CancellationToken)
 }
 
 /// Returns the next connection.
-async fn next<S: Socket>(socket: &S) -> S::Stream {
+async fn next<S: Socket>(socket: &S) -> S::Accepted {
     loop {
         match socket.accept().await {
-            Ok(stream) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 // Out of file descriptors or memory, as a rule. The connection waits in the queue.
@@ -384,10 +437,17 @@ async fn next<S: Socket>(socket: &S) -> S::Stream {
 }
 
 /// Serves one connection to its end.
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: Arc<Door>) {
+async fn serve<S: Socket>(accepted: S::Accepted, door: Arc<Door>, client: Arc<Client>) {
+    let stream = match S::open(accepted) {
+        Ok(stream) => stream,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            return warn!(error, "A connection can't be watched.");
+        }
+    };
     let service = service_fn(move |request| {
-        let door = Arc::clone(&door);
-        async move { Ok::<_, Infallible>(door.answer(request).await) }
+        let (door, client) = (Arc::clone(&door), Arc::clone(&client));
+        async move { Ok::<_, Infallible>(door.answer(request, &client).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -396,7 +456,6 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, doo
         // number hyper would fetch memory for each message.
         .max_header_size(limits::BUFFER)
         .max_buf_size(limits::BUFFER)
-        .preserve_header_case(true)
         // The upstream's answers have their own.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service)

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
-    header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    HeaderMap, HeaderName, Request, Response,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -22,15 +22,15 @@ use crate::{
     ask::Ask,
     body::{self, RequestBody, Unread},
     booking::Booking,
-    client::{Answer, NoAnswer},
+    client::{Answer, Client, NoAnswer},
     credential::Credential,
     desk::Case,
     exchange::{End, Exchange},
-    ledger::Refused,
+    ledger::{OverBudget, Refused},
     limits,
     pace::{Next, WaitReason, Waits, Want},
     prefix::Sender,
-    proxy::{Own, Proxy, own},
+    proxy::{Own, Proxy, own, without_key},
     stop::Stop,
     tokens::Tokens,
 };
@@ -52,6 +52,7 @@ struct Call<'a> {
     ask: Ask,
     case: &'a Arc<Case>,
     arrived: Instant,
+    client: &'a Client,
 }
 
 impl Proxy {
@@ -65,6 +66,7 @@ impl Proxy {
         &self,
         request: Request<Incoming>,
         path: PathAndQuery,
+        client: &Client,
         exchange: &mut Exchange,
     ) -> Result<(Response<Answer>, Option<Booking>), Own> {
         let arrived = Instant::now();
@@ -83,16 +85,21 @@ impl Proxy {
             return Err(stopped(stop));
         }
         let ask = Ask::parse(&body).map_err(|why| own(answer::unreadable(&why), End::Own))?;
-        self.converse(Call { parts, path, body, ask, case: &case, arrived }).await
+        self.converse(Call { parts, path, body, ask, case: &case, arrived, client }).await
     }
 
     /// Sends a request until there is an answer that the client has a use for.
     async fn converse(&self, call: Call<'_>) -> Result<(Response<Answer>, Option<Booking>), Own> {
-        let Call { parts, path, body, ask, case, arrived } = call;
+        let Call { parts, path, body, ask, case, arrived, client } = call;
         let (caller, governor) = (&case.caller, &self.governor);
         let stop = |stop: Stop| stopped(case.set_stop(stop));
         let account = self.account.id();
         let give_up = arrived + limits::HOLD_TIMEOUT;
+        if ask.server_tools
+            && let Some(scope) = governor.ledger.bounded(caller)
+        {
+            return Err(stop(OverBudget::NoBound { scope }.into()));
+        }
         let prefix = ask.prefix.filter(|_| self.staggers);
         let mut place = governor.stagger.enter(account, prefix, caller.priority).await;
         let mut waits = Waits::default();
@@ -131,6 +138,7 @@ impl Proxy {
             };
             place.sent();
             let sender = Sender {
+                run: caller.run,
                 task: &caller.task,
                 attempt: caller.attempt,
                 session: header(&parts.headers, &SESSION),
@@ -138,7 +146,7 @@ impl Proxy {
             };
             let sent = governor.prefixes.sent((account, &caller.worker), sender, &ask);
             let request = self.outgoing(&parts, &path, &body, credential.as_deref())?;
-            let sending = self.client.request(request);
+            let sending = client.request(request);
             let response = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error @ NoAnswer::Connect(_))) => {
@@ -178,26 +186,14 @@ impl Proxy {
             // An error costs nothing.
             turn.settle(&Tokens::default());
             reservation.release();
-            return match status {
-                StatusCode::BAD_REQUEST
-                | StatusCode::UNAUTHORIZED
-                | StatusCode::PAYMENT_REQUIRED
-                | StatusCode::FORBIDDEN => {
-                    let (mut head, incoming) = response.into_parts();
-                    let mut said = body::short(incoming).await;
-                    if let Some(credential) = &credential {
-                        said = credential.taken_out_of(said);
-                    }
-                    Err(match self.account.judge(credential.as_ref(), status, &said) {
-                        Some(why) => stop(why),
-                        None => {
-                            head.headers.remove(CONTENT_LENGTH);
-                            own(Response::from_parts(head, said), End::Complete)
-                        }
-                    })
-                }
-                _ => Ok((response, None)),
-            };
+            let error = without_key(response, credential.as_deref()).await;
+            let stop_at = [400, 401, 402, 403].contains(&status.as_u16());
+            let why =
+                stop_at.then(|| self.account.judge(credential.as_ref(), status, error.body()));
+            return Err(match why.flatten() {
+                Some(why) => stop(why),
+                None => own(error, End::Complete),
+            });
         }
     }
 
@@ -211,8 +207,6 @@ impl Proxy {
     ) -> Result<Request<RequestBody>, Own> {
         let mut parts = parts.clone();
         self.address(&mut parts, path.clone(), credential)?;
-        // A compressed stream could not be metered.
-        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         // Read as a whole, it goes out as a whole, however it came in.
         parts.headers.insert(CONTENT_LENGTH, body.len().into());
         Ok(Request::from_parts(parts, RequestBody::whole(body.clone())))

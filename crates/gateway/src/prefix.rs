@@ -17,14 +17,15 @@
 mod report;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::Hash,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use protocol::{Attempt, TaskId};
+use protocol::{Attempt, RunId, TaskId};
 use tokio::time::Instant;
 
+pub use self::report::CacheBreak;
 pub(crate) use self::report::{Cause, PrefixBreak};
 use crate::{
     ask::{Ask, Block, Blocks, Place, hash_of, size},
@@ -38,18 +39,25 @@ const MAX_ENTRIES: usize = 32;
 /// How many groups are kept, each worker being one on each account it uses.
 const MAX_GROUPS: usize = 64;
 
+/// How many reports are kept.
+const MAX_BREAKS: usize = 64;
+
 /// How many tokens must be missing before it is worth a line: less than the API would cache at all.
 const MIN_LOST: u64 = 1_000;
 
 /// The last requests of each group, and what they put into the cache.
 #[derive(Debug, Default)]
 pub(crate) struct Prefixes {
+    /// The latest reports, newest last.
+    breaks: Mutex<VecDeque<CacheBreak>>,
     groups: Mutex<HashMap<u64, Vec<Entry>, foldhash::fast::RandomState>>,
 }
 
 /// Who sends a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sender<'a> {
+    /// The run of the task.
+    pub(crate) run: RunId,
     /// The task that it works on.
     pub(crate) task: &'a TaskId,
     /// Which attempt.
@@ -63,6 +71,7 @@ pub(crate) struct Sender<'a> {
 /// A request that is out. To drop it is to forget it: it has put nothing into the cache.
 #[derive(Debug)]
 pub(crate) struct Sent {
+    run: RunId,
     group: u64,
     entry: Entry,
     expected: Option<Expected>,
@@ -120,20 +129,34 @@ impl Prefixes {
         let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = groups.get(&group).and_then(|entries| entry.expected(entries));
         drop(groups);
-        Sent { group, entry, expected }
+        Sent { run: sender.run, group, entry, expected }
     }
 
     /// Takes in the answer's usage, and tells what broke the prefix if something did.
     ///
     /// The tokens of the answer's first event are enough.
     pub(crate) fn answered(&self, sent: Sent, tokens: &Tokens) -> Option<PrefixBreak> {
-        let Sent { group, mut entry, expected } = sent;
+        let Sent { run, group, mut entry, expected } = sent;
         let report = expected.and_then(|expected| expected.missed(&entry.blocks, tokens));
+        if let Some(report) = &report {
+            let (task, attempt) = (entry.task.clone(), entry.attempt);
+            let (lost, why) = (report.lost, report.to_string());
+            let mut breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner);
+            if breaks.len() == MAX_BREAKS {
+                breaks.pop_front();
+            }
+            breaks.push_back(CacheBreak { run, task, attempt, lost, why });
+        }
         entry.cached = tokens.read().saturating_sub(tokens.input);
         if entry.cached > 0 {
             self.keep(group, entry);
         }
         report
+    }
+
+    /// Returns the latest reports, oldest first.
+    pub(crate) fn breaks(&self) -> Vec<CacheBreak> {
+        self.breaks.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn keep(&self, group: u64, entry: Entry) {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    Request, Response, StatusCode, Version, header::HOST, request::Parts, uri::PathAndQuery,
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST},
+    request::Parts,
+    uri::PathAndQuery,
 };
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -31,7 +34,6 @@ use crate::{
 pub(crate) struct Proxy {
     pub(crate) replica: Arc<str>,
     pub(crate) upstream: Upstream,
-    pub(crate) client: Client,
     pub(crate) account: Arc<Account>,
     pub(crate) governor: Arc<Governor>,
     pub(crate) staggers: bool,
@@ -47,6 +49,21 @@ pub(crate) fn own(answer: Response<Bytes>, end: End) -> Own {
     Box::new((answer, end))
 }
 
+/// Returns an error of the upstream's without the key, should it quote what it was sent.
+pub(crate) async fn without_key(
+    response: Response<Answer>,
+    credential: Option<&Credential>,
+) -> Response<Bytes> {
+    let (mut head, incoming) = response.into_parts();
+    let said = body::short(incoming).await;
+    head.headers.remove(CONTENT_LENGTH);
+    let said = match credential {
+        Some(credential) => credential.taken_out_of(said),
+        None => said,
+    };
+    Response::from_parts(head, said)
+}
+
 impl Proxy {
     /// Answers a request. Whatever goes wrong becomes an answer, too.
     ///
@@ -54,7 +71,11 @@ impl Proxy {
     ///
     /// To drop the future, or later the response, is to break off the upstream's request at once. So
     /// hyper does when the client goes away.
-    pub(crate) async fn serve(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    pub(crate) async fn serve(
+        &self,
+        request: Request<Incoming>,
+        client: &Client,
+    ) -> Response<ResponseBody> {
         if admission::is_for_elsewhere(&request) {
             return self.egress.serve(request).await;
         }
@@ -64,10 +85,11 @@ impl Proxy {
             request.uri().path().to_owned(),
         );
         let answered = match admission::judge(&request) {
-            Verdict::Ask(path) => self.ask_model(request, path, &mut exchange).await,
-            Verdict::Forward(path) => {
-                self.forward(request, path, &mut exchange).await.map(|response| (response, None))
-            }
+            Verdict::Ask(path) => self.ask_model(request, path, client, &mut exchange).await,
+            Verdict::Forward(path) => self
+                .forward(request, path, client, &mut exchange)
+                .await
+                .map(|response| (response, None)),
             Verdict::Hello => Err(own(answer::hello(), End::Own)),
             Verdict::Refuse => {
                 body::drain(request.into_body()).await;
@@ -97,6 +119,7 @@ impl Proxy {
         &self,
         request: Request<Incoming>,
         path: PathAndQuery,
+        client: &Client,
         exchange: &mut Exchange,
     ) -> Result<Response<Answer>, Own> {
         let (mut parts, incoming) = request.into_parts();
@@ -109,10 +132,17 @@ impl Proxy {
         };
         self.address(&mut parts, path, credential.as_deref())?;
         let (body, mut rest) = RequestBody::passing(incoming, exchange.upload());
-        let sending = self.client.request(Request::from_parts(parts, body));
+        let sending = client.request(Request::from_parts(parts, body));
 
         let failure = match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {
-            Ok(Ok(response)) => return self.incoming(response),
+            Ok(Ok(response)) => {
+                let response = self.incoming(response)?;
+                if response.status().as_u16() < 400 {
+                    return Ok(response);
+                }
+                let error = without_key(response, credential.as_deref()).await;
+                return Err(own(error, End::Complete));
+            }
             Ok(Err(_)) if exchange.is_upload_broken() => {
                 // Nobody reads this answer.
                 let error = std::io::Error::other("the client broke off its request");
@@ -142,9 +172,10 @@ impl Proxy {
             .target(path)
             .map_err(|error| own(answer::no_answer(&self.upstream, &error), End::Unreachable))?;
         parts.version = Version::HTTP_11;
-        // It keeps its extensions: hyper keeps the spelling of the header names there.
         strip_hop_by_hop(&mut parts.headers);
         parts.headers.insert(HOST, self.upstream.host_header());
+        // What is compressed can't be metered, nor searched for the key.
+        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         // After the headers that `Connection` names are gone, so that it can't name this one.
         if let Some(credential) = credential {
             credential.apply(&mut parts.headers);

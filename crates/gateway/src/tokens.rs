@@ -10,15 +10,25 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct Tokens {
     /// Read by the model, neither from nor into the prompt cache.
+    #[serde(skip_serializing_if = "is_zero")]
     pub input: u64,
     /// Written by the model.
+    #[serde(skip_serializing_if = "is_zero")]
     pub output: u64,
     /// Read from the prompt cache.
+    #[serde(skip_serializing_if = "is_zero")]
     pub cache_read: u64,
     /// Written to the prompt cache for five minutes.
+    #[serde(skip_serializing_if = "is_zero")]
     pub cache_write_5m: u64,
     /// Written to the prompt cache for an hour.
+    #[serde(skip_serializing_if = "is_zero")]
     pub cache_write_1h: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+pub(crate) fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Tokens {

@@ -1,16 +1,12 @@
 //! Reads a request's body in one pass.
 //!
-//! What matters is looked at where the parser stands; all else is hashed as the raw bytes that it is.
-
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+//! What matters is looked at where it stands; all else is hashed as the raw bytes that it is.
 
 use super::{
-    Ttl,
+    Ttl, Unreadable,
     blocks::{Blocks, Marked},
-    content::{Content, Control, Finds, Once, Role, Sum, Text},
+    content::{Finds, Once, Role, Sum, blocks, time_to_live},
+    scan::Scan,
 };
 
 /// All that is read from a body.
@@ -24,87 +20,54 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn of(text: &str) -> serde_json::Result<Self> {
-        let mut parser = serde_json::Deserializer::from_str(text);
-        let reading = parser.deserialize_map(Body)?;
-        parser.end()?;
-        Ok(reading)
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Key {
-    Model,
-    MaxTokens,
-    Speed,
-    CacheControl,
-    Tools,
-    System,
-    Messages,
-    Other,
-}
-
-impl Key {
-    fn of(key: &str) -> (Self, &'static str) {
-        match key {
-            "model" => (Self::Model, "model"),
-            "max_tokens" => (Self::MaxTokens, "max_tokens"),
-            "speed" => (Self::Speed, "speed"),
-            "cache_control" => (Self::CacheControl, "cache_control"),
-            "tools" => (Self::Tools, "tools"),
-            "system" => (Self::System, "system"),
-            "messages" => (Self::Messages, "messages"),
-            _ => (Self::Other, ""),
-        }
-    }
-}
-
-struct Body;
-
-impl<'de> Visitor<'de> for Body {
-    type Value = Reading;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a request for a message")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Reading, A::Error> {
+    pub(super) fn of(text: &str) -> Result<Self, Unreadable> {
         let (mut model, mut max_tokens, mut fast) = (None, None, false);
         let (mut tools, mut system, mut messages) = (Vec::new(), Vec::new(), Vec::new());
-        let mut finds = Finds::default();
-        let mut once = Once::default();
-        while let Some((key, name)) = map.next_key_seed(Text(Key::of))? {
-            if !matches!(key, Key::Other) {
-                once.check(key as u8, name)?;
-            }
+        let (mut finds, mut once) = (Finds::default(), Once::default());
+        let mut scan = Scan::new(text);
+        scan.object("a request for a message is expected", |scan, key| {
             let finds = &mut finds;
             match key {
-                Key::Model => model = Some(map.next_value_seed(Text(str::to_owned))?),
-                Key::MaxTokens => max_tokens = Some(map.next_value::<u64>()?),
-                Key::Speed => {
-                    fast = !matches!(map.next_value::<&RawValue>()?.get(), "null" | "\"standard\"");
+                "model" => {
+                    once.check(0, key)?;
+                    model = Some(scan.text()?.into_owned());
                 }
-                Key::CacheControl => {
-                    let control = map.next_value::<Option<Control>>()?;
-                    finds.long_lived |= control.is_some_and(|control| control.ttl() == Ttl::Long);
+                "max_tokens" => {
+                    once.check(1, key)?;
+                    max_tokens = Some(count(scan)?);
                 }
-                Key::Tools => {
-                    let push = |block: &Marked| tools.push(*block);
-                    map.next_value_seed(Content { finds, role: Role::Tool, depth: 0, push })?;
+                "speed" => {
+                    once.check(2, key)?;
+                    fast = !matches!(scan.value()?, "null" | "\"standard\"");
                 }
-                Key::System => {
-                    let push = |block: &Marked| system.push(*block);
-                    map.next_value_seed(Content { finds, role: Role::Content, depth: 0, push })?;
+                "cache_control" => {
+                    once.check(3, key)?;
+                    finds.long_lived |= time_to_live(scan)? == Some(Ttl::Long);
                 }
-                Key::Messages => {
-                    map.next_value_seed(Messages { finds, messages: &mut messages })?
+                "tools" => {
+                    once.check(4, key)?;
+                    blocks(scan, finds, Role::Tool, 0, &mut |block| tools.push(*block))?;
                 }
-                Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                "system" => {
+                    once.check(5, key)?;
+                    blocks(scan, finds, Role::Content, 0, &mut |block| system.push(*block))?;
+                }
+                "messages" => {
+                    once.check(6, key)?;
+                    scan.list("a list of messages is expected", |scan| {
+                        messages.push(message(scan, finds)?);
+                        Ok(())
+                    })?;
+                }
+                _ => _ = scan.value()?,
             }
-        }
-        Ok(Reading {
-            model: model.ok_or_else(|| A::Error::missing_field("model"))?,
-            max_tokens: max_tokens.ok_or_else(|| A::Error::missing_field("max_tokens"))?,
+            Ok(())
+        })?;
+        scan.end()?;
+        Ok(Self {
+            model: model.ok_or_else(|| Unreadable::new("the field `model` is missing"))?,
+            max_tokens: max_tokens
+                .ok_or_else(|| Unreadable::new("the field `max_tokens` is missing"))?,
             fast,
             finds,
             blocks: Blocks::new(&tools, &system, &messages),
@@ -112,69 +75,24 @@ impl<'de> Visitor<'de> for Body {
     }
 }
 
-struct Messages<'a> {
-    finds: &'a mut Finds,
-    messages: &'a mut Vec<Marked>,
+fn count(scan: &mut Scan<'_>) -> Result<u64, Unreadable> {
+    let text = scan.value()?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let count = text.parse().ok().filter(|_| digits);
+    count.ok_or_else(|| scan.wrong("no whole number ends"))
 }
 
-impl<'de> DeserializeSeed<'de> for Messages<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Messages<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of messages")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(message) = seq.next_element_seed(Message { finds: self.finds })? {
-            self.messages.push(message);
+fn message(scan: &mut Scan<'_>, finds: &mut Finds) -> Result<Marked, Unreadable> {
+    let (mut sum, mut once) = (Sum::default(), Once::default());
+    scan.object("a message is expected", |scan, key| {
+        sum.add(key);
+        if key == "content" {
+            once.check(0, key)?;
+            blocks(scan, finds, Role::Content, 0, &mut |block| sum.add_block(block))?;
+        } else {
+            sum.add(scan.value()?);
         }
         Ok(())
-    }
-}
-
-struct Message<'a> {
-    finds: &'a mut Finds,
-}
-
-impl<'de> DeserializeSeed<'de> for Message<'_> {
-    type Value = Marked;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Marked, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Message<'_> {
-    type Value = Marked;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a message")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Marked, A::Error> {
-        let mut sum = Sum::default();
-        let mut once = Once::default();
-        while let Some(is_content) = map.next_key_seed(Text(|key: &str| {
-            sum.add(key);
-            key == "content"
-        }))? {
-            if is_content {
-                once.check(0, "content")?;
-                let push = |block: &Marked| sum.add_block(block);
-                let finds = &mut *self.finds;
-                map.next_value_seed(Content { finds, role: Role::Content, depth: 0, push })?;
-            } else {
-                sum.add(map.next_value::<&RawValue>()?.get());
-            }
-        }
-        Ok(sum.end())
-    }
+    })?;
+    Ok(sum.end())
 }

@@ -80,6 +80,22 @@ pub(super) async fn read(
     timeout(limits::CLIENT_HELLO_TIMEOUT, reading).await.unwrap_or(Err(BadHello::Silent))
 }
 
+/// Reads any bytes.
+///
+/// # Panics
+///
+/// When more bytes are asked for than a ClientHello has, or what is asked for is there already.
+#[cfg(feature = "fuzzing")]
+pub(super) fn read_any(bytes: &[u8]) {
+    match server_name(bytes, &mut Vec::new()) {
+        Ok(Progress::Need(len)) => {
+            assert!(len > bytes.len() && len <= limits::MAX_CLIENT_HELLO + 5, "{len}");
+        }
+        Ok(Progress::Name(name)) => assert!(!brief(name).contains(char::is_control)),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
 /// Returns the name that a ClientHello asks for. `message` is where it is put together from its records.
 fn server_name<'a>(bytes: &[u8], message: &'a mut Vec<u8>) -> Result<Progress<'a>, BadHello> {
     message.clear();

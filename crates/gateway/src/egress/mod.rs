@@ -31,3 +31,9 @@ pub use self::{
     proxy::EgressPolicy,
     refusal::REASON_HEADER,
 };
+
+/// Reads any bytes as the beginning of a connection.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_any_hello(bytes: &[u8]) {
+    client_hello::read_any(bytes);
+}

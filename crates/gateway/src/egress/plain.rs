@@ -48,7 +48,8 @@ pub(super) async fn handshake(
     stream: Counted<TcpStream>,
 ) -> Result<(SendRequest<Incoming>, Outgoing), hyper::Error> {
     Builder::new()
-        .preserve_header_case(true)
+        // Some old server may know no other spelling.
+        .title_case_headers(true)
         .max_buf_size(limits::BUFFER)
         .handshake(TokioIo::new(stream))
         .await

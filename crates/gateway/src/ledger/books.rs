@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use protocol::{RunId, TaskId, WorkerId};
 
 use super::{
@@ -165,12 +166,12 @@ pub(super) struct Place {
 
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    budgets: HashMap<Scope, Budget>,
-    balances: HashMap<Account, Balance>,
+    budgets: HashMap<Scope, Budget, RandomState>,
+    balances: HashMap<Account, Balance, RandomState>,
     entries: BTreeMap<RunId, BTreeMap<TaskId, Vec<Entry>>>,
-    out: HashMap<u64, Out>,
+    out: HashMap<u64, Out, RandomState>,
     /// Who waits before which account, by number.
-    queues: HashMap<Account, BTreeSet<u64>>,
+    queues: HashMap<Account, BTreeSet<u64>, RandomState>,
     next_place: u64,
     today: Day,
     notices: Vec<Notice>,
@@ -201,6 +202,10 @@ impl Books {
             balance.warned = [false; 2];
         }
         self.warn(&account);
+    }
+
+    pub(super) fn has_budget(&self, scope: &Scope) -> bool {
+        self.budgets.contains_key(scope)
     }
 
     /// Returns whether a request may go out; if not, and it may fit later, its place in the queue has

@@ -22,7 +22,13 @@ pub(super) enum Line {
     /// A request goes out.
     Reserved(ReservedLine),
     /// It came to its end, or broke off.
-    Settled { id: u64, at: Time, agent: Option<String>, used: Sums },
+    Settled {
+        id: u64,
+        at: Time,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<String>,
+        used: Sums,
+    },
     /// It used nothing.
     Released { id: u64 },
     /// Nobody will know what it used.
@@ -102,7 +108,11 @@ impl Line {
         serde_json::to_writer(&mut *to, self)
             .unwrap_or_else(|error| panic!("BUG: a line of the ledger that is not JSON: {error}"));
         let sum = crc32c::crc32c(&to[begin..]);
-        to.extend_from_slice(format!("\t{sum:08x}\n").as_bytes());
+        to.push(b'\t');
+        to.extend(
+            (0..8).rev().map(|digit| b"0123456789abcdef"[(sum >> (4 * digit)) as usize & 15]),
+        );
+        to.push(b'\n');
     }
 
     /// Reads a line.

@@ -87,9 +87,13 @@ impl Log {
             return Ok(());
         }
         self.catch_up()?;
-        let mut bytes = Vec::with_capacity(512);
+        // Nothing is pending, so its memory serves.
+        let mut bytes = std::mem::take(&mut self.pending);
         line.write(&mut bytes);
-        self.append(&bytes)
+        let written = self.append(&bytes);
+        bytes.clear();
+        self.pending = bytes;
+        written
     }
 
     /// Writes a line of what has happened. If that can't be, it is written before the next promise.
@@ -228,6 +232,30 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, LedgerError> {
         }
     }
     Ok(parsed)
+}
+
+/// Reads any bytes, as they are and with their lines sealed.
+///
+/// # Panics
+///
+/// When what is whole is not read again.
+#[cfg(feature = "fuzzing")]
+pub(super) fn read_any(path: &Path, bytes: &[u8]) {
+    let mut sealed = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        sealed.extend_from_slice(line);
+        sealed.extend_from_slice(format!("\t{:08x}\n", crc32c::crc32c(line)).as_bytes());
+    }
+    for bytes in [bytes, &sealed] {
+        match parse(path, bytes) {
+            Ok(parsed) => {
+                let again = parse(path, &bytes[..parsed.whole]);
+                assert!(again.is_ok_and(|again| again.lines.len() == parsed.lines.len()));
+                assert!(parsed.small <= parsed.whole && parsed.whole <= bytes.len());
+            }
+            Err(error) => drop(error.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -79,13 +79,25 @@ pub enum OverBudget {
         /// The model.
         model: Arc<str>,
     },
+    /// The request offers a tool that the API runs by itself, such as its web search: what that one reads
+    /// is billed, too, and nobody knows how much it is.
+    #[error(
+        "{scope} has a budget, and what this request can take has no bound: it offers a tool that the API \
+         runs by itself"
+    )]
+    NoBound {
+        /// Whose budget.
+        scope: Scope,
+    },
 }
 
 impl OverBudget {
     /// Returns whose budget it is.
     pub fn scope(&self) -> &Scope {
         match self {
-            Self::TooMuch { scope, .. } | Self::NoPrice { scope, .. } => scope,
+            Self::TooMuch { scope, .. } | Self::NoPrice { scope, .. } | Self::NoBound { scope } => {
+                scope
+            }
         }
     }
 
@@ -99,6 +111,9 @@ impl OverBudget {
         match self {
             Self::NoPrice { model, .. } => {
                 format!("Give `{model}` a price in the configuration, or set a budget of tokens.")
+            }
+            Self::NoBound { .. } => {
+                "Take such tools (`WebSearch`) from the worker, or lift the budget.".to_owned()
             }
             Self::TooMuch { scope: Scope::Worker(_) | Scope::Day, .. } => {
                 "Raise the budget, or wait until 00:00 UTC.".to_owned()

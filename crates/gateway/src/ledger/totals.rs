@@ -6,7 +6,7 @@ use protocol::{Attempt, RunId, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use super::{Day, Worst};
-use crate::{Tokens, Usd};
+use crate::{Tokens, Usd, tokens::is_zero};
 
 /// What one attempt used of one model on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,31 +27,34 @@ pub struct Entry {
     pub sums: Sums,
 }
 
-/// What some requests used.
+/// What some requests used. In a file, what is zero is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Sums {
     /// How many requests went out.
     pub requests: u64,
     /// How many of them came to no end that could be read.
+    #[serde(skip_serializing_if = "is_zero")]
     pub cut_off: u64,
     /// How many of them have no price.
+    #[serde(skip_serializing_if = "is_zero")]
     pub unpriced: u64,
     /// Their tokens, as far as they were seen.
     pub tokens: Tokens,
     /// What those with a price cost.
-    #[serde(rename = "cost_nanos", with = "nanos")]
+    #[serde(rename = "cost_nanos", with = "nanos", skip_serializing_if = "nanos::is_zero")]
     pub cost: Usd,
     /// What they would have cost without the prompt cache.
-    #[serde(rename = "uncached_nanos", with = "nanos")]
+    #[serde(rename = "uncached_nanos", with = "nanos", skip_serializing_if = "nanos::is_zero")]
     pub uncached: Usd,
     /// What is held for those that were cut off: the most that they may have cost beyond the above.
-    #[serde(rename = "held_nanos", with = "nanos")]
+    #[serde(rename = "held_nanos", with = "nanos", skip_serializing_if = "nanos::is_zero")]
     pub held: Usd,
     /// The most tokens that they may have used beyond the above.
+    #[serde(skip_serializing_if = "is_zero")]
     pub held_tokens: u64,
     /// How long they waited before they went out, by reason, in milliseconds.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub waits: BTreeMap<String, u64>,
 }
 
@@ -60,6 +63,11 @@ pub(super) mod nanos {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::Usd;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+    pub(in super::super) fn is_zero(usd: &Usd) -> bool {
+        *usd == Usd::ZERO
+    }
 
     pub(in super::super) fn serialize<S: Serializer>(usd: &Usd, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(usd.nanos())

@@ -1,8 +1,8 @@
 //! What the parts of an answer say about its usage.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::Reading;
 use crate::{Terms, Tokens};
@@ -10,27 +10,37 @@ use crate::{Terms, Tokens};
 /// The longest error type that is kept.
 const MAX_ERROR: usize = 64;
 
+/// A text that is copied only where it has escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// An event of a stream, or a whole answer: all that matters of either.
 #[derive(Deserialize)]
-struct Part {
-    #[serde(rename = "type")]
-    kind: String,
-    message: Option<Message>,
-    model: Option<String>,
-    usage: Option<Usage>,
+struct Part<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Text<'a>,
+    #[serde(borrow)]
+    message: Option<Message<'a>>,
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    #[serde(borrow)]
+    usage: Option<Usage<'a>>,
     delta: Option<Delta>,
     error: Option<Error>,
 }
 
 #[derive(Deserialize)]
-struct Message {
-    model: Option<String>,
-    usage: Option<Usage>,
+struct Message<'a> {
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    #[serde(borrow)]
+    usage: Option<Usage<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Delta {
-    stop_reason: Option<String>,
+    stop_reason: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -40,15 +50,17 @@ struct Error {
 }
 
 #[derive(Deserialize)]
-struct Usage {
+struct Usage<'a> {
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
     cache_read_input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
     cache_creation: Option<Creation>,
     server_tool_use: Option<ServerTools>,
-    speed: Option<String>,
-    inference_geo: Option<String>,
+    #[serde(borrow)]
+    speed: Option<Text<'a>>,
+    #[serde(borrow)]
+    inference_geo: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -81,11 +93,11 @@ pub(super) struct Seen {
 impl Seen {
     /// Takes note of an event's data. What is no event that is known changes nothing.
     pub(super) fn event(&mut self, data: &[u8]) {
-        let Ok(part) = serde_json::from_slice::<Part>(data) else { return };
-        match part.kind.as_str() {
+        let Ok(part) = serde_json::from_slice::<Part<'_>>(data) else { return };
+        match &*part.kind.0 {
             "message_start" => {
                 let Some(message) = part.message else { return };
-                self.model = message.model.as_deref().map(Arc::from);
+                self.model = message.model.map(|model| model.0.into());
                 self.usage(message.usage.as_ref());
             }
             "message_delta" => {
@@ -100,10 +112,10 @@ impl Seen {
 
     /// Takes note of an answer that is no stream.
     pub(super) fn whole(&mut self, json: &[u8]) {
-        let Ok(part) = serde_json::from_slice::<Part>(json) else { return };
-        match part.kind.as_str() {
+        let Ok(part) = serde_json::from_slice::<Part<'_>>(json) else { return };
+        match &*part.kind.0 {
             "message" => {
-                self.model = part.model.as_deref().map(Arc::from);
+                self.model = part.model.map(|model| model.0.into());
                 self.usage(part.usage.as_ref());
                 self.stopped = true;
             }
@@ -114,7 +126,7 @@ impl Seen {
 
     /// Takes the figures as the CLI does (measured): all are totals, so a later one replaces an earlier
     /// one, but for a zero, which says nothing. The output never goes back.
-    fn usage(&mut self, usage: Option<&Usage>) {
+    fn usage(&mut self, usage: Option<&Usage<'_>>) {
         let Some(usage) = usage else { return };
         let replace = |old: &mut u64, new: Option<u64>| {
             *old = new.filter(|count| *count > 0).unwrap_or(*old);
@@ -132,8 +144,8 @@ impl Seen {
         let tools = usage.server_tool_use.as_ref();
         let searches = tools.and_then(|tools| tools.web_search_requests);
         self.terms.web_searches = self.terms.web_searches.max(searches.unwrap_or(0));
-        self.terms.fast |= usage.speed.as_deref() == Some("fast");
-        self.terms.us_only |= usage.inference_geo.as_deref() == Some("us");
+        self.terms.fast |= usage.speed.as_ref().is_some_and(|speed| speed.0 == "fast");
+        self.terms.us_only |= usage.inference_geo.as_ref().is_some_and(|geo| geo.0 == "us");
     }
 
     fn error(&mut self, error: Option<&Error>) {

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use protocol::WorkerId;
 use tokio::time::Instant;
 
@@ -178,11 +179,11 @@ enum Phase {
 pub(crate) struct Core {
     config: PaceConfig,
     accounts: Vec<Account>,
-    account_by_id: HashMap<AccountId, AccountIx>,
+    account_by_id: HashMap<AccountId, AccountIx, RandomState>,
     lanes: Vec<Lane>,
-    lane_by_class: HashMap<(AccountIx, Arc<str>), LaneIx>,
-    workers: HashMap<WorkerId, Worker>,
-    requests: HashMap<Id, Request>,
+    lane_by_class: HashMap<(AccountIx, Arc<str>), LaneIx, RandomState>,
+    workers: HashMap<WorkerId, Worker, RandomState>,
+    requests: HashMap<Id, Request, RandomState>,
     waiting: usize,
     next_id: Id,
     next_seq: u64,
@@ -207,11 +208,11 @@ impl Core {
         Self {
             config,
             accounts: Vec::new(),
-            account_by_id: HashMap::new(),
+            account_by_id: HashMap::default(),
             lanes: Vec::new(),
-            lane_by_class: HashMap::new(),
+            lane_by_class: HashMap::default(),
             workers,
-            requests: HashMap::new(),
+            requests: HashMap::default(),
             waiting: 0,
             next_id: 1,
             next_seq: 1,
@@ -754,6 +755,13 @@ impl Core {
             && self.lanes.iter().all(|lane| {
                 lane.in_flight == 0 && lane.queue.is_empty() && lane.pending.requests == 0
             })
+    }
+
+    /// Returns the limits of the workers that have some.
+    pub(crate) fn worker_limits(&mut self, now: Instant) -> Vec<(WorkerId, Vec<LimitStatus>)> {
+        let status =
+            |(id, worker): (&WorkerId, &mut Worker)| (id.clone(), worker.allowance.status(now));
+        self.workers.iter_mut().map(status).collect()
     }
 
     /// Returns how things stand, for each model of each account that was used.

@@ -49,6 +49,12 @@ mod core;
 mod gate;
 mod queue;
 mod random;
+/// Reads any headers of an answer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_any(headers: &http::HeaderMap, now: protocol::Time) {
+    let _ = told::Told::read(headers, now);
+}
+
 #[cfg(test)]
 mod tests;
 mod told;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use foldhash::fast::RandomState;
 use protocol::{Priority, WorkerId};
 use tokio::time::{Duration, Instant};
 
@@ -59,7 +60,7 @@ impl WaitClock {
 /// The queue of a model.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    parties: HashMap<Party, PartyQueue>,
+    parties: HashMap<Party, PartyQueue, RandomState>,
     /// The first of each party that is not parked.
     heads: BTreeSet<(Place, Party)>,
     /// When to look again at those that are.

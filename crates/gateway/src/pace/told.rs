@@ -45,24 +45,41 @@ pub(crate) struct Told {
 /// Limits above a trillion are no limits, and keep the arithmetic exact.
 const MOST: u64 = 1_000_000_000_000;
 
-macro_rules! names {
-    ($what:literal) => {
-        (
-            HeaderName::from_static(concat!("anthropic-ratelimit-", $what, "-limit")),
-            HeaderName::from_static(concat!("anthropic-ratelimit-", $what, "-remaining")),
-        )
-    };
+/// The two headers of one limit.
+#[derive(Clone, Copy, Default)]
+struct Pair {
+    limit: Option<u64>,
+    remaining: Option<u64>,
+}
+
+impl Pair {
+    fn count(self) -> Option<Count> {
+        let limit = self.limit.filter(|limit| (1..=MOST).contains(limit))?;
+        Some(Count { limit, remaining: self.remaining?.min(limit) })
+    }
 }
 
 impl Told {
     /// Reads the headers of an answer that came in at `now`, by our clock.
     pub(crate) fn read(headers: &HeaderMap, now: Time) -> Self {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let count = |(limit, remaining): (HeaderName, HeaderName)| {
-            let read = |name: &HeaderName| text(name)?.trim().parse::<u64>().ok();
-            let limit = read(&limit).filter(|limit| (1..=MOST).contains(limit))?;
-            Some(Count { limit, remaining: read(&remaining)?.min(limit) })
-        };
+        // One walk over all headers is cheaper than to look each name up.
+        let (mut requests, mut input, mut output, mut tokens) =
+            <(Pair, Pair, Pair, Pair)>::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "anthropic-ratelimit-requests-limit" => &mut requests.limit,
+                "anthropic-ratelimit-requests-remaining" => &mut requests.remaining,
+                "anthropic-ratelimit-input-tokens-limit" => &mut input.limit,
+                "anthropic-ratelimit-input-tokens-remaining" => &mut input.remaining,
+                "anthropic-ratelimit-output-tokens-limit" => &mut output.limit,
+                "anthropic-ratelimit-output-tokens-remaining" => &mut output.remaining,
+                "anthropic-ratelimit-tokens-limit" => &mut tokens.limit,
+                "anthropic-ratelimit-tokens-remaining" => &mut tokens.remaining,
+                _ => continue,
+            };
+            *place = place.or_else(|| value.to_str().ok()?.trim().parse().ok());
+        }
         // What is left of an answer without a date is that both clocks are right.
         let now = || {
             let date = text(&header::DATE).and_then(|date| httpdate::parse_http_date(date).ok());
@@ -96,10 +113,10 @@ impl Told {
             }
         });
         Self {
-            requests: count(names!("requests")),
-            input: count(names!("input-tokens")),
-            output: count(names!("output-tokens")),
-            tokens: count(names!("tokens")),
+            requests: requests.count(),
+            input: input.count(),
+            output: output.count(),
+            tokens: tokens.count(),
             retry_after: retry_after.filter(|wait| !wait.is_zero()),
             rejected,
             hopeless: headers.get("x-should-retry").is_some_and(|value| value == "false"),

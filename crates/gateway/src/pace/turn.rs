@@ -9,8 +9,9 @@ use std::{
     time::SystemTime,
 };
 
+use foldhash::fast::RandomState;
 use http::{HeaderMap, StatusCode};
-use protocol::Time;
+use protocol::{Time, WorkerId};
 use tokio::{
     runtime::Handle,
     sync::{Notify, oneshot},
@@ -23,7 +24,7 @@ use super::{
     core::{Asked, Core, End, HeldUntil, Outcome, Verdict},
     queue::Id,
     told::Told,
-    words::{Blocked, Held, Next, PaceStatus, Scope, WaitReason, Waits, Want},
+    words::{Blocked, Held, LimitStatus, Next, PaceStatus, Scope, WaitReason, Waits, Want},
 };
 use crate::tokens::Tokens;
 
@@ -51,7 +52,7 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     core: Core,
-    waiters: HashMap<Id, oneshot::Sender<Outcome>>,
+    waiters: HashMap<Id, oneshot::Sender<Outcome>, RandomState>,
     /// When the task that looks after the time looks again by itself.
     looks_at: Option<Instant>,
 }
@@ -71,7 +72,7 @@ impl Pace {
         Self(Arc::new(Inner {
             state: Mutex::new(State {
                 core: Core::new(config, seed, now),
-                waiters: HashMap::new(),
+                waiters: HashMap::default(),
                 looks_at: None,
             }),
             bell: Notify::new(),
@@ -144,6 +145,15 @@ impl Pace {
             })
             .collect();
         all.sort_by(|a, b| (&a.account, &a.model).cmp(&(&b.account, &b.model)));
+        all
+    }
+}
+
+impl Pace {
+    /// Returns the limits of the workers that have some of their own, by worker.
+    pub fn worker_limits(&self) -> Vec<(WorkerId, Vec<LimitStatus>)> {
+        let mut all = self.0.lock().core.worker_limits(Instant::now());
+        all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }
 }

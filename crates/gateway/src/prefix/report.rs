@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use protocol::{Attempt, TaskId};
+use protocol::{Attempt, RunId, TaskId};
 
 use crate::ask::Place;
 
@@ -17,6 +17,21 @@ pub(crate) struct PrefixBreak {
     pub(crate) cause: Cause,
     /// About how many tokens were not read.
     pub(crate) lost: u64,
+}
+
+/// A request that read less from the prompt cache than an earlier one of its session or worker had put there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheBreak {
+    /// The run of the task.
+    pub run: RunId,
+    /// The task that sent it.
+    pub task: TaskId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// About how many tokens it did not read.
+    pub lost: u64,
+    /// What broke the prefix: which block differs from which attempt's, or that the bytes are the same.
+    pub why: String,
 }
 
 /// Why a cached prefix was not read.

@@ -81,6 +81,7 @@ impl World {
         self.tasks += 1;
         let task = format!("b3.t{}", self.tasks).parse().unwrap();
         let sender = Sender {
+            run: RunId::Adhoc,
             task: &task,
             attempt: Attempt::FIRST,
             session: Some(request.session).filter(|session| !session.is_empty()),
@@ -338,6 +339,7 @@ async fn groups_know_nothing_of_each_other_and_memory_is_bounded() {
         for session in 0..100 {
             let session = format!("{group}.{session}");
             let sender = Sender {
+                run: RunId::Adhoc,
                 task: &task,
                 attempt: Attempt::FIRST,
                 session: Some(&session),

@@ -141,6 +141,11 @@ async fn connection_beyond_the_limit_waits_for_one_to_end() {
 
 #[tokio::test]
 async fn listener_that_is_closed_ends_its_connections_and_nobody_elses() {
+    closing_ends_its_own(World::new).await;
+    closing_ends_its_own(|url| World::new(url).on_threads()).await;
+}
+
+async fn closing_ends_its_own(world: impl Fn(&str) -> World) {
     let running = Arc::new(AtomicUsize::new(0));
     struct Running(Arc<AtomicUsize>);
     impl Drop for Running {
@@ -160,7 +165,7 @@ async fn listener_that_is_closed_ends_its_connections_and_nobody_elses() {
         }
     })
     .await;
-    let world = World::new(&url);
+    let world = world(&url);
     let (one, two) = (world.replica("one", None).await, world.replica("two", None).await);
     let ask = |path: &std::path::Path| {
         let path = path.to_owned();
@@ -179,4 +184,29 @@ async fn listener_that_is_closed_ends_its_connections_and_nobody_elses() {
     assert!(soon("the broken connection", first).await.unwrap().is_err());
     soon("the upstream's end", count_is(1)).await;
     assert!(!second.is_finished());
+}
+
+#[tokio::test]
+async fn threads_end_with_the_gateway_and_its_listeners() {
+    let ours = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        names.filter(|name| name.starts_with("gateway-")).count()
+    };
+    let (url, _) = upstream(|_| async { Response::new(full("ok")) }).await;
+    let world = World::new(&url).on_threads();
+    let replica = world.replica("marie-1", None).await;
+    drop(world.gateway);
+    assert_eq!(send(replica.path(), get("/v1/models/x")).await.status(), 200);
+    assert!(ours() >= 3);
+
+    replica.close().await;
+
+    soon("the threads' end", async {
+        while ours() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }

@@ -272,6 +272,26 @@ async fn model_without_a_price_is_counted_and_has_no_cost_but_no_dollar_budget_l
 }
 
 #[tokio::test]
+async fn request_whose_cost_has_no_bound_goes_out_only_where_there_is_no_budget() {
+    let (url, _) = upstream(|_| async { streamed(full(ANSWER)) }).await;
+    let world = World::new(&url);
+    let replica = at_work(&world, "marie-1", 1).await;
+    let search = r#""tools":[{"type":"web_search_20250305","name":"web_search"}],"messages""#;
+    let search = ask(10).replace(r#""messages""#, search);
+
+    let response = send(replica.path(), request(search.clone())).await;
+    assert_eq!(response.status(), 200);
+    read(response).await;
+    let budget = Budget { usd: None, tokens: Some(1_000_000_000) };
+    world.gateway.ledger().set_budget(Scope::Day, budget);
+
+    let response = send(replica.path(), request(search)).await;
+    assert_eq!(response.status(), 402);
+    let said = json(response).await["error"]["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("a tool that the API runs by itself"), "{said}");
+}
+
+#[tokio::test]
 async fn key_that_is_refused_is_tried_once_for_all_who_have_it() {
     let (url, taken) = upstream(|request: Request<Incoming>| async move {
         match request.headers()["x-api-key"].as_bytes() {
@@ -352,7 +372,11 @@ async fn request_that_waits_is_not_sent_once_its_attempt_is_stopped() {
 
 #[tokio::test]
 async fn error_that_quotes_the_key_is_handed_on_without_it() {
-    for status in [400, 401] {
+    let paths = ["/v1/messages", "/v1/messages/count_tokens"];
+    for (status, path) in [400, 401, 404, 413, 500, 503]
+        .into_iter()
+        .flat_map(|status| paths.map(|path| (status, path)))
+    {
         let (url, _) = upstream(move |request: Request<Incoming>| async move {
             let key = request.headers()["x-api-key"].to_str().unwrap().to_owned();
             refused(status, "some_error", &format!("bad: {key}, {key}"), &[])
@@ -361,11 +385,13 @@ async fn error_that_quotes_the_key_is_handed_on_without_it() {
         let world = World::new(&url);
         let replica = at_work(&world, "marie-1", 1).await;
 
-        let response = send(replica.path(), request(ask(9))).await;
+        let mut question = request(ask(9));
+        *question.uri_mut() = path.parse().unwrap();
+        let response = send(replica.path(), question).await;
 
-        assert_eq!(response.status(), status);
+        assert_eq!(response.status(), status, "{path}");
         let said = String::from_utf8(read(response).await.to_vec()).unwrap();
-        assert!(said.contains("bad: (the key), (the key)"), "{said}");
+        assert!(said.contains("bad: (the key), (the key)"), "{status} {path}: {said}");
         assert!(!said.contains("the-key"), "{said}");
     }
 }

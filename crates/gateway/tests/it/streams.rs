@@ -280,22 +280,23 @@ async fn two_hundred_streams_at_once_all_arrive_whole() {
         Response::new(body)
     })
     .await;
-    let world = World::new(&url);
-    let mut replicas = Vec::new();
-    for n in 0..4 {
-        replicas.push(world.replica(&format!("marie-{n}"), None).await);
-    }
-    // All are open before the first is read.
-    let mut responses = Vec::new();
-    for n in 0..200 {
-        let path = format!("/v1/models/{n}");
-        responses.push((path.clone(), send(replicas[n % 4].path(), get(&path)).await));
-    }
-    let reading = responses.into_iter().map(|(path, response)| async move {
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        let expected: String = (0..20).map(|n| format!("{path} {n}\n")).collect();
-        assert_eq!(body, expected);
-    });
+    for world in [World::new(&url), World::new(&url).on_threads()] {
+        let mut replicas = Vec::new();
+        for n in 0..4 {
+            replicas.push(world.replica(&format!("marie-{n}"), None).await);
+        }
+        // All are open before the first is read.
+        let mut responses = Vec::new();
+        for n in 0..200 {
+            let path = format!("/v1/models/{n}");
+            responses.push((path.clone(), send(replicas[n % 4].path(), get(&path)).await));
+        }
+        let reading = responses.into_iter().map(|(path, response)| async move {
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let expected: String = (0..20).map(|n| format!("{path} {n}\n")).collect();
+            assert_eq!(body, expected);
+        });
 
-    soon("all streams", futures_util::future::join_all(reading)).await;
+        soon("all streams", futures_util::future::join_all(reading)).await;
+    }
 }

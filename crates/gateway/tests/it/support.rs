@@ -57,6 +57,12 @@ impl World {
         Self { dir: tempfile::tempdir().unwrap(), gateway: gateway(upstream, pace) }
     }
 
+    /// Returns the same world, whose gateway has threads of its own.
+    pub(crate) fn on_threads(self) -> Self {
+        let count = 3.try_into().unwrap();
+        Self { gateway: self.gateway.with_threads(count).unwrap(), ..self }
+    }
+
     pub(crate) fn socket(&self, replica: &str) -> PathBuf {
         self.dir.path().join(replica).join("gateway.sock")
     }

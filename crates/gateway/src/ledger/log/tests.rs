@@ -31,6 +31,11 @@ fn first() -> String {
     line("{\"ledger\":{\"version\":1}}")
 }
 
+/// Returns the lines without their checksums.
+fn json(lines: &str) -> Vec<&str> {
+    lines.lines().filter_map(|line| line.split('\t').next()).collect()
+}
+
 /// The form of version 1: whatever is changed, these lines must be read for ever.
 #[test]
 fn lines_of_version_1_are_read() {
@@ -56,11 +61,16 @@ fn lines_of_version_1_are_read() {
     let standing = open(&path).unwrap();
     assert_eq!((standing.requests, standing.spent.tokens, standing.held.tokens), (4, 30, 30));
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
-    // What this build writes is the same.
+    // What this build writes is read as the same, and has no word for what is zero or missing.
     let (log, lines) = Log::open(&path).unwrap();
+    assert_eq!(log.length, text.len() as u64);
     let mut again = Vec::new();
     lines.iter().for_each(|line| line.write(&mut again));
-    assert_eq!((String::from_utf8(again).unwrap(), log.length), (text.clone(), text.len() as u64));
+    let again = String::from_utf8(again).unwrap();
+    assert_eq!(
+        json(&again),
+        json(&text.replace("\"unpriced\":0,", "").replace("\"agent\":null,", ""))
+    );
     // From here it may grow, however often it is opened.
     let small = text.find("{\"reserved").unwrap();
     assert_eq!(log.small, small as u64);

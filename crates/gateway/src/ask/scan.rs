@@ -1,0 +1,198 @@
+//! Walks over JSON where it stands.
+//!
+//! A body is mostly long texts that nobody here reads. A parser that checks each byte of them takes longer
+//! than all else that is done for a request, so this one looks for their ends. What it walks over need not be
+//! JSON in every detail: the API will see to that. But what is JSON is read as what it says.
+
+use std::borrow::Cow;
+
+use memchr::memchr2;
+
+use super::Unreadable;
+
+type Result<T> = std::result::Result<T, Unreadable>;
+
+/// A place in a text.
+#[derive(Debug)]
+pub(super) struct Scan<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Returns what says that something is wrong here.
+    pub(super) fn wrong(&self, what: &str) -> Unreadable {
+        Unreadable::new(&format!("{what} at byte {}", self.at))
+    }
+
+    /// Returns the first byte of what comes next.
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        while matches!(bytes.get(self.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+        bytes.get(self.at).copied()
+    }
+
+    fn expect(&mut self, byte: u8, what: &str) -> Result<()> {
+        if self.peek() != Some(byte) {
+            return Err(self.wrong(what));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Reads an object. `read` has to read the value of each key.
+    pub(super) fn object(
+        &mut self,
+        what: &str,
+        mut read: impl FnMut(&mut Self, &str) -> Result<()>,
+    ) -> Result<()> {
+        self.expect(b'{', what)?;
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            let key = self.text()?;
+            self.expect(b':', "a colon is missing")?;
+            read(self, &key)?;
+            if self.is_over(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads a list. `read` has to read each of its values.
+    pub(super) fn list(
+        &mut self,
+        what: &str,
+        mut read: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.expect(b'[', what)?;
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            read(self)?;
+            if self.is_over(b']')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_over(&mut self, end: u8) -> Result<bool> {
+        let is_over = self.peek() == Some(end);
+        if !is_over && self.peek() != Some(b',') {
+            return Err(self.wrong("a comma or an end is missing"));
+        }
+        self.at += 1;
+        Ok(is_over)
+    }
+
+    /// Reads a text, and returns what it says.
+    pub(super) fn text(&mut self) -> Result<Cow<'a, str>> {
+        let raw = self.raw_text()?;
+        let inner = &raw[1..raw.len() - 1];
+        if !inner.contains('\\') {
+            return Ok(Cow::Borrowed(inner));
+        }
+        serde_json::from_str(raw).map(Cow::Owned).map_err(|_| self.wrong("a text is broken"))
+    }
+
+    /// Reads a text, and returns it as it stands there, with its quotes.
+    pub(super) fn raw_text(&mut self) -> Result<&'a str> {
+        self.expect(b'"', "a text is expected")?;
+        let begin = self.at - 1;
+        self.skip_text()?;
+        Ok(&self.text[begin..self.at])
+    }
+
+    /// Goes behind the quote that ends the text that has begun.
+    fn skip_text(&mut self) -> Result<()> {
+        let bytes = self.text.as_bytes();
+        loop {
+            self.at += plain(&bytes[self.at.min(bytes.len())..]);
+            let Some(found) = bytes.get(self.at..).and_then(|rest| memchr2(b'"', b'\\', rest))
+            else {
+                return Err(self.wrong("a text that begins before has no end"));
+            };
+            self.at += found + 1;
+            if bytes[self.at - 1] == b'"' {
+                return Ok(());
+            }
+            // What is behind the backslash, whatever it is.
+            self.at += 1;
+        }
+    }
+
+    /// Walks over a value, however deep it is nested, and returns it as it stands there.
+    pub(super) fn value(&mut self) -> Result<&'a str> {
+        let bytes = self.text.as_bytes();
+        let first = self.peek().ok_or_else(|| self.wrong("a value is missing"))?;
+        let begin = self.at;
+        match first {
+            b'"' => return self.raw_text(),
+            b'{' | b'[' => {
+                let mut depth = 0_usize;
+                loop {
+                    let Some(byte) = bytes.get(self.at) else {
+                        return Err(self.wrong("a value that begins before has no end"));
+                    };
+                    self.at += 1;
+                    match byte {
+                        b'"' => self.skip_text()?,
+                        b'{' | b'[' => depth += 1,
+                        b'}' | b']' => depth -= 1,
+                        _ => {}
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+            _ => {
+                let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+                self.at += bytes[begin..].iter().take_while(|byte| is_part(byte)).count();
+                if self.at == begin {
+                    return Err(self.wrong("a value is missing"));
+                }
+            }
+        }
+        Ok(&self.text[begin..self.at])
+    }
+
+    /// Says whether all was read.
+    pub(super) fn end(mut self) -> Result<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.wrong("there is more than one value")),
+        }
+    }
+}
+
+/// Returns how many of the first 32 bytes are neither a quote nor a backslash, up to the first that is.
+///
+/// Most escapes come sooner than a search that is made for long texts is worth.
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut plain = 0;
+    for word in words.iter().take(4) {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of each byte that is zero; also of others, but only behind one that is.
+        let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+        let found =
+            zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return plain + (found.trailing_zeros() / 8) as usize;
+        }
+        plain += 8;
+    }
+    plain
+}
