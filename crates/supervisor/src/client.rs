@@ -29,6 +29,8 @@ const MAX_LINE: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// How long an answer may take.
+    timeout: Duration,
 }
 
 impl Client {
@@ -42,7 +44,8 @@ impl Client {
     ///
     /// Unavailable when no daemon takes connections.
     pub async fn connect(installation: &Installation) -> Result<Self, Failure> {
-        let client = Self { socket: installation.sockets()?.join(Self::SOCKET) };
+        let socket = installation.sockets()?.join(Self::SOCKET);
+        let client = Self { socket, timeout: ANSWER_TIMEOUT };
         client.open().await?;
         Ok(client)
     }
@@ -82,6 +85,12 @@ impl Client {
         decode(status, &body)
     }
 
+    /// Returns the same client for calls that take longer by design.
+    #[must_use]
+    pub fn patient(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// Opens a stream of lines.
     ///
     /// # Errors
@@ -108,7 +117,7 @@ impl Client {
             let answer = self.send(method, path, body).await?;
             Ok((answer.status(), collect(answer).await?))
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, call).await.map_err(|_| slow())?
+        tokio::time::timeout(self.timeout, call).await.map_err(|_| slow())?
     }
 
     async fn send(

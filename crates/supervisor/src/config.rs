@@ -188,6 +188,18 @@ impl Config {
         Ok(config)
     }
 
+    /// Returns the configuration that a text of `supervisor.toml` makes.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of_text(text: &str) -> Result<Self, Failure> {
+        let mut config = Self::built_in();
+        config.take_file(file::parse(text)?, text)?;
+        Ok(config)
+    }
+
     fn built_in() -> Self {
         Self {
             runtime: Setting::built_in(RuntimeChoice::Auto),

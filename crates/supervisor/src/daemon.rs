@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::atomic_file::{self, Durability};
-use protocol::{Auth, Record, Time, WorkerId};
+use protocol::{Auth, Record, WorkerId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scheduler::Scheduler;
 use tokio::net::UnixListener;
@@ -76,6 +76,8 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         Failure::unavailable("the journal can't be used").because(error).hint(hint)
     })?;
     let scheduler = replay(&config, &workers, &records);
+    // Some hundred thousand of them: nobody has to wait until they are gone.
+    tokio::task::spawn_blocking(move || drop(records));
     let runtime = choose_runtime(&installation, &config, &workers, rehearsal).await?;
     if config.gateway.value == GatewayMode::Tcp && runtime.name() != "docker" {
         warn!("The setting `gateway` is for containers: these workers have their sockets.");
@@ -83,10 +85,12 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     let grace = Duration::from_secs_f64(config.stop_grace.value);
     retire_other_runtime(&installation, &*runtime, grace).await?;
     let sockets = installation.make_sockets()?;
-    let gateways =
-        Arc::new(Gateways::start(&installation, &config, &workers, keys, &sockets, rehearsal)?);
+    let gateways = Arc::new(
+        Gateways::start(&installation, &config, &workers, keys, &sockets, rehearsal)?
+            .on_threads()?,
+    );
     let (inbox, messages) = Inbox::new();
-    let clock = Clock::starting_after(records.last().map_or(Time::ZERO, |record| record.at));
+    let clock = Clock::starting_after(journals.latest());
     let health = Health {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         build: programs::build(),
@@ -118,7 +122,6 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         rehearsal,
         random,
     });
-    drop(records);
     stop_strangers(&runtime, &workers, grace).await;
     let (shutdown, mut requests) = mpsc::unbounded_channel();
     let api = Api {
@@ -132,7 +135,6 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
     let mut work = tokio::spawn(dispatcher.run(messages, stop.clone()));
     for worker in workers.keys() {
         Drops::start(installation.clone(), worker.clone(), inbox.clone())
-            .await
             .map_err(|e| cant_write(&installation.tasks(worker), e))?;
     }
     // Not before: whoever gets an answer may drop a file.
@@ -145,7 +147,8 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
             request = end_request(&mut requests) => {
                 let request = request?;
                 info!(?request, "Ending.");
-                workers_too |= request.stop_workers;
+                // The last word counts: a signal in the middle of a drain leaves the workers to the next one.
+                workers_too = request.stop_workers;
                 if !request.drain {
                     stop.cancel();
                     break work.await;
@@ -186,6 +189,7 @@ fn allow_many_files() {
 
 /// Makes the folders that are the daemon's own.
 pub(crate) fn make_folders(installation: &Installation) -> Result<(), Failure> {
+    use protocol::disk as fs;
     let state = installation.state();
     fs::create_dir_all(&state)
         // Requests, sessions and all that happened are the user's own.
@@ -200,6 +204,11 @@ pub(crate) fn make_folders(installation: &Installation) -> Result<(), Failure> {
     ];
     for folder in folders {
         fs::create_dir_all(&folder).map_err(|e| cant_write(&folder, e))?;
+    }
+    // What is safe in a journal is lost with the folder that it is in.
+    for folder in [state.as_path(), installation.root()] {
+        protocol::mutant!(FoldersNotSynced, atomic_file::sync_folder(folder), Ok(()))
+            .map_err(|e| cant_write(folder, e))?;
     }
     Ok(())
 }
@@ -335,7 +344,16 @@ pub(crate) fn replay(
     workers: &BTreeMap<WorkerId, Worker>,
     records: &[Record],
 ) -> Scheduler {
-    let mut scheduler = Scheduler::new(scheduler::Config {
+    let mut scheduler = scheduler(config, workers);
+    for record in records {
+        scheduler.replay(record.at, &record.event);
+    }
+    scheduler
+}
+
+/// Returns a scheduler to which nothing has happened yet.
+pub(crate) fn scheduler(config: &Config, workers: &BTreeMap<WorkerId, Worker>) -> Scheduler {
+    Scheduler::new(scheduler::Config {
         workers: workers.values().map(|worker| (worker.id.clone(), worker.limits())).collect(),
         max_running: config.max_running.value,
         plan: protocol::PlanLimits {
@@ -348,11 +366,7 @@ pub(crate) fn replay(
         timeout_margin: TIMEOUT_MARGIN,
         stop_grace: Duration::from_secs_f64(config.stop_grace.value),
         max_lost: 5,
-    });
-    for record in records {
-        scheduler.replay(record.at, &record.event);
-    }
-    scheduler
+    })
 }
 
 fn random() -> u64 {

@@ -8,11 +8,12 @@ mod assign;
 mod brief;
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Attempt, DecisionId, Event, HoldScope, ReplicaId, RunId, TaskId, WorkerId};
+use protocol::{Attempt, DecisionId, Event, HoldScope, ReplicaId, RunId, TaskId, WorkerId, mutant};
 use scheduler::{Budget, Command, Input, Refusal, Scheduler, Step};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -22,10 +23,13 @@ use tracing::{debug, error, info, warn};
 use brief::Brief;
 use write::Unwritten;
 
+use crate::api::types::GcRequest;
 use crate::clock::Clock;
 use crate::gateways::Gateways;
+use crate::gc::{self, Chosen};
 use crate::inbox::Message;
 use crate::install::Installation;
+use crate::journal::snapshot::Draft;
 use crate::journal::{CommitError, Journals};
 use crate::replica::{Keeper, Order, Surroundings};
 use crate::replicas::Replicas;
@@ -35,6 +39,9 @@ use crate::{failure, publish, view};
 
 /// The most messages whose events are committed together.
 const BATCH: usize = 512;
+
+/// How many files are looked at, after a start, between two batches: some milliseconds' work at most.
+const CHECKS: usize = 32;
 
 /// How long to wait before something that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -55,12 +62,18 @@ pub struct Dispatcher {
     live: HashMap<TaskId, (Attempt, ReplicaId, RunId)>,
     /// What could not be written yet, by what it is.
     unwritten: BTreeMap<Unwritten, ()>,
+    /// What was there at the start, and whose files are yet to be looked at.
+    unchecked: VecDeque<Unwritten>,
     notices: BTreeMap<String, String>,
     rehearsal: bool,
     /// Since when nothing new is dispatched, waiting for what runs.
     draining: bool,
     /// Whether the journal can't be written for now.
     blocked: bool,
+    /// Whether a journal is being made shorter.
+    shortening: bool,
+    /// A snapshot to be put in its place once all that waits is safe.
+    draft: Option<Draft>,
     random: fn() -> u64,
     work: Work,
 }
@@ -118,10 +131,13 @@ impl Dispatcher {
             keepers: HashMap::new(),
             live: HashMap::new(),
             unwritten: BTreeMap::new(),
+            unchecked: VecDeque::new(),
             notices: BTreeMap::new(),
             rehearsal: beginning.rehearsal,
             draining: false,
             blocked: false,
+            shortening: false,
+            draft: None,
             random: beginning.random,
             work: Work::default(),
         }
@@ -150,6 +166,8 @@ impl Dispatcher {
                 _ = inbox.recv_many(&mut messages, BATCH) => {}
                 () = until(wakeup) => {}
                 () = until(retry_at) => {}
+                // Nothing else is to be done.
+                () = tokio::task::yield_now(), if self.has_more() && !self.blocked => {}
             }
             for message in messages.drain(..) {
                 self.take(message);
@@ -158,6 +176,13 @@ impl Dispatcher {
                 self.input(Input::Tick);
             }
             self.settle()?;
+            if !self.blocked
+                && let Some(draft) = self.draft.take()
+            {
+                self.adopt(&draft)?;
+            }
+            self.check_files();
+            self.make_shorter();
             // Messages that keep coming must not put it off for ever.
             if retry_at.is_some_and(|at| at <= Instant::now()) {
                 self.write_again();
@@ -174,29 +199,25 @@ impl Dispatcher {
         }
     }
 
-    /// Brings the files and the replicas in line with what the journals say.
+    /// Brings the replicas in line with what the journals say. The files are looked at later: there may be a
+    /// hundred thousand, and nobody waits for them.
     fn begin(&mut self) {
         let runs: Vec<_> = self.scheduler.runs().map(|run| run.run).collect();
         for &run in &runs {
-            let mut commands = Vec::new();
             for entry in self.scheduler.run_tasks(&run) {
                 let task = entry.task.id.clone();
-                match &entry.result {
-                    Some(result) if !publish::is_published(&self.installation, result) => {
-                        commands.push(Command::Publish { task });
-                    }
-                    Some(_) => {}
-                    None => commands.push(Command::WriteTaskFile { task }),
-                }
                 if let Some(live) = entry.live() {
                     let place = (live.attempt, live.replica.clone(), run);
-                    self.live.insert(entry.task.id.clone(), place);
+                    self.live.insert(task.clone(), place);
                 }
+                let unchecked = Some(match entry.result {
+                    Some(_) => Unwritten::Result(task),
+                    None => Unwritten::Task(task),
+                });
+                self.unchecked.extend(mutant!(RestartForgetsToPublish, unchecked, None));
             }
-            self.work.commands.extend(commands);
-            let ended = self.scheduler.run(&run).is_some_and(view::has_ended);
-            if ended && !self.is_run_published(run) {
-                self.work.commands.push(Command::CloseRun { run });
+            if self.scheduler.run(&run).is_some_and(view::has_ended) {
+                self.unchecked.push_back(Unwritten::Run(run));
             }
         }
         self.clear_leftovers();
@@ -207,24 +228,124 @@ impl Dispatcher {
         }
     }
 
+    /// Looks at the results that a task is given, where not all files have been looked at since the start: a
+    /// power cut may have torn them.
+    fn check_inputs(&mut self, task: &TaskId) {
+        let Some(entry) = self.scheduler.task(task).filter(|_| !self.unchecked.is_empty()) else {
+            return;
+        };
+        let torn = entry.task.dependencies.iter().filter(|given| {
+            let result = self.scheduler.task(given).and_then(|entry| entry.result.as_ref());
+            result.is_some_and(|result| !publish::is_published(&self.installation, result))
+        });
+        for given in torn.cloned().collect::<Vec<_>>() {
+            self.write(Unwritten::Result(given));
+        }
+    }
+
+    /// Looks at some of the files that were there at the start, and writes what is missing. Only what is safe
+    /// may be shown, so it is for right after a commit.
+    fn check_files(&mut self) {
+        for _ in 0..CHECKS {
+            if self.blocked {
+                return;
+            }
+            let Some(what) = self.unchecked.pop_front() else { return };
+            let is_there = match &what {
+                // That is looked at where it is written.
+                Unwritten::Task(_) | Unwritten::Cleared(_) => false,
+                Unwritten::Result(task) => {
+                    let result = self.scheduler.task(task).and_then(|entry| entry.result.as_ref());
+                    result.is_none_or(|result| publish::is_published(&self.installation, result))
+                }
+                Unwritten::Run(run) => {
+                    !self.scheduler.run(run).is_some_and(view::has_ended)
+                        || self.is_run_published(*run)
+                }
+            };
+            if !is_there {
+                self.write(what);
+            }
+        }
+    }
+
+    /// Has a journal made shorter that has grown large, in a thread of its own: one at a time.
+    fn make_shorter(&mut self) {
+        // After a start, not before everything else is done.
+        if self.shortening || self.blocked || !self.unchecked.is_empty() {
+            return;
+        }
+        let Some(job) = self.journals.take_large() else { return };
+        self.shortening = true;
+        let inbox = self.surroundings.inbox.clone();
+        let work = move || {
+            let run = job.run();
+            let made = std::panic::catch_unwind(|| job.make()).unwrap_or(Ok(None));
+            let made = made.unwrap_or_else(|error| {
+                let error = &error as &dyn std::error::Error;
+                warn!(%run, error, "The journal stays as long as it is.");
+                None
+            });
+            inbox.send(Message::Shortened(made));
+        };
+        #[cfg(not(feature = "simulate"))]
+        tokio::task::spawn_blocking(work);
+        #[cfg(feature = "simulate")]
+        tokio::spawn(async move {
+            crate::simulation::moment().await;
+            work();
+        });
+    }
+
+    /// Puts a snapshot in its place.
+    fn adopt(&mut self, draft: &Draft) -> Result<(), CommitError> {
+        self.shortening = false;
+        match self.journals.adopt(draft) {
+            Ok(()) => {
+                info!("A journal is shorter: attempts that are over are in their tasks' sums.")
+            }
+            Err(error) if error.is_fatal() => return Err(error),
+            Err(error) => {
+                draft.discard();
+                warn!(error = &error as &dyn std::error::Error, "The journal stays as it is.");
+            }
+        }
+        Ok(())
+    }
+
+    fn has_more(&self) -> bool {
+        !self.unchecked.is_empty() || !self.work.clears.is_empty()
+    }
+
     /// Clears away the attempts that were over when the last daemon ended, as it would have: their
     /// transcripts are kept.
     fn clear_leftovers(&mut self) {
-        for worker in self.workers.values() {
-            for number in 1..=worker.config.replicas {
-                let Ok(replica) = ReplicaId::new(&worker.id, number) else { continue };
-                let (slot, _) = self.replicas.plan(&replica, &self.workers);
-                for (task, attempt) in slot.staged() {
-                    let live = self.live.get(&task);
-                    let is_live = live.is_some_and(|live| (live.0, &live.1) == (attempt, &replica));
-                    let entry = self.scheduler.task(&task);
-                    if let Some(entry) = entry.filter(|e| !is_live && e.task.worker == worker.id) {
-                        let run = entry.task.run;
-                        self.work.clears.push((replica.clone(), run, task, attempt));
-                    }
-                }
+        let replicas: Vec<_> = self
+            .workers
+            .values()
+            .flat_map(|worker| {
+                let numbers = 1..=worker.config.replicas;
+                numbers.filter_map(|number| ReplicaId::new(&worker.id, number).ok())
+            })
+            .collect();
+        for replica in replicas {
+            self.write(Unwritten::Cleared(replica));
+        }
+    }
+
+    /// Clears away what is left in a replica's slot.
+    fn clear_slot(&mut self, replica: &ReplicaId) -> io::Result<()> {
+        let (slot, spec) = self.replicas.plan(replica, &self.workers);
+        for (task, attempt) in slot.staged()? {
+            let live = self.live.get(&task);
+            let is_live = live.is_some_and(|live| (live.0, &live.1) == (attempt, replica));
+            let entry = self.scheduler.task(&task);
+            if let Some(entry) = entry.filter(|e| !is_live && e.task.worker == spec.worker) {
+                let run = entry.task.run;
+                self.work.clears.push((replica.clone(), run, task, attempt));
             }
         }
+        Ok(())
     }
 
     fn is_run_published(&self, run: RunId) -> bool {
@@ -242,6 +363,11 @@ impl Dispatcher {
                 {
                     keeper.count_end();
                 }
+                mutant!(PublishedBeforeAccepted, {
+                    if let Input::AttemptReported { report } = &*input {
+                        let _ = publish::result(&self.installation, report);
+                    }
+                });
                 self.input(*input);
             }
             Message::Ask(ask) => {
@@ -250,17 +376,16 @@ impl Dispatcher {
             }
             Message::Look(look) => look(self),
             Message::SlotMade(replica) => self.watch_results(&replica),
-            Message::ResultsChanged(replica) => {
-                if let Some(keeper) = self.keepers.get(&replica) {
-                    keeper.look();
-                }
-            }
             Message::KeeperDied(replica) => {
                 error!(%replica, "BUG: the keeper of a replica ended; stopping the replica.");
                 self.keepers.remove(&replica);
                 self.work.commands.push(Command::StopReplica { replica });
             }
             Message::TaskFileGone { worker, task } => self.task_file_gone(&worker, &task),
+            Message::Shortened(draft) => {
+                self.shortening = draft.is_some();
+                self.draft = draft;
+            }
             Message::Notice { about, text: Some(text) } => {
                 self.notices.insert(about, text);
             }
@@ -370,6 +495,19 @@ impl Dispatcher {
     /// Makes what has happened safe; then answers, and carries out what follows. While there is no room
     /// on the disk nothing is answered or carried out, and nothing is lost.
     fn settle(&mut self) -> Result<(), CommitError> {
+        mutant!(ActsBeforeCommit, {
+            for command in std::mem::take(&mut self.work.commands) {
+                self.carry_out(command);
+            }
+        });
+        mutant!(AnswersBeforeCommit, {
+            std::mem::take(&mut self.work.replies).into_iter().for_each(|reply| reply());
+        });
+        mutant!(ClearsBeforeCommit, {
+            for (replica, run, task, attempt) in std::mem::take(&mut self.work.clears) {
+                self.keeper(&replica).order(Order::Clear { run, task, attempt });
+            }
+        });
         match self.journals.commit() {
             Ok(()) if self.blocked => {
                 self.blocked = false;
@@ -383,6 +521,9 @@ impl Dispatcher {
                 self.notices
                     .insert("journal".to_owned(), format!("everything waits: {error}: {causes}"));
                 self.blocked = true;
+                mutant!(AnswersWithoutRoom, {
+                    std::mem::take(&mut self.work.replies).into_iter().for_each(|reply| reply());
+                });
                 return Ok(());
             }
         }
@@ -413,19 +554,22 @@ impl Dispatcher {
                 self.journals.close(run);
                 info!(%run, "The run ended.");
             }
-            Command::Dispatch { task, attempt, replica } => match self.assignment(&task, attempt) {
-                Some(Ok((assignment, budget))) => {
-                    let scope = HoldScope::Task(task);
-                    self.surroundings.gateways.set_budget(&scope, budget.usd, budget.tokens);
-                    self.keeper(&replica).dispatch(assignment);
+            Command::Dispatch { task, attempt, replica } => {
+                self.check_inputs(&task);
+                match self.assignment(&task, attempt) {
+                    Some(Ok((assignment, budget))) => {
+                        let scope = HoldScope::Task(task);
+                        self.surroundings.gateways.set_budget(&scope, budget.usd, budget.tokens);
+                        self.keeper(&replica).dispatch(assignment);
+                    }
+                    Some(Err(error)) => {
+                        let pause = false;
+                        let input = Input::AttemptUnstartable { task, attempt, error, pause };
+                        self.surroundings.inbox.send(Message::Input(Box::new(input)));
+                    }
+                    None => {}
                 }
-                Some(Err(error)) => {
-                    let pause = false;
-                    let input = Input::AttemptUnstartable { task, attempt, error, pause };
-                    self.surroundings.inbox.send(Message::Input(Box::new(input)));
-                }
-                None => {}
-            },
+            }
             Command::Interrupt { task, attempt, replica, reason } => {
                 if let Some(awaited) = self.awaited(&task, attempt) {
                     self.keeper(&replica).order(Order::Interrupt { awaited, reason });
@@ -444,19 +588,18 @@ impl Dispatcher {
 
     fn watch_results(&mut self, replica: &ReplicaId) {
         let folder = self.replicas.plan(replica, &self.workers).0.results();
-        let (inbox, about) = (self.surroundings.inbox.clone(), replica.clone());
-        self.watch
-            .add(&folder, Arc::new(move |_| inbox.send(Message::ResultsChanged(about.clone()))));
+        let Some(keeper) = self.keepers.get(replica) else { return };
+        let look = keeper.looker();
+        // Straight to the keeper: a worker that makes a million files must not fill the loop's inbox.
+        self.watch.add(&folder, Arc::new(move |_| look()));
         // From before the watch: whatever was written until now.
-        if let Some(keeper) = self.keepers.get(replica) {
-            keeper.look();
-        }
+        keeper.look();
     }
 
     fn task_file_gone(&mut self, worker: &WorkerId, task: &TaskId) {
         let Some(entry) = self.scheduler.task(task) else { return };
         // It may have been written again since: a task that is done anew.
-        let is_there = self.installation.task_file(worker, task).exists();
+        let is_there = protocol::disk::exists(&self.installation.task_file(worker, task));
         if entry.task.worker != *worker || entry.status().is_some() || is_there {
             return;
         }
@@ -466,6 +609,18 @@ impl Dispatcher {
         }
         info!(%task, "The file of a task that waits was removed: cancelling the task.");
         self.input(Input::Cancel(scheduler::Target::Task(task.clone())));
+    }
+
+    /// Decides what is old enough to go, and forgets it unless it is a dry run.
+    pub fn choose_old(&mut self, request: GcRequest) -> Chosen {
+        let chosen = gc::choose(&self.scheduler, &self.installation, request, self.clock.now());
+        if !request.dry_run {
+            self.scheduler.forget(&chosen.runs);
+            for run in &chosen.runs {
+                self.journals.forget(*run);
+            }
+        }
+        chosen
     }
 
     /// Returns the scheduler, to look things up.
@@ -515,7 +670,7 @@ impl Dispatcher {
 
     /// Returns what a person should know.
     pub fn notices(&self) -> Vec<String> {
-        let trouble = self.watch.trouble().map(str::to_owned);
+        let trouble = self.watch.trouble();
         let paused = self.scheduler.paused().map(|(worker, error)| {
             let hint = error.hint.as_ref().map(|hint| format!(" {hint}")).unwrap_or_default();
             format!("{worker} is paused: {error}.{hint} `supervisor retry` lets it go on.")

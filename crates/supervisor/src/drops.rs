@@ -3,16 +3,15 @@
 //! A file counts once it parses. One that does not is given time: whoever writes it may not be done. It
 //! is rejected when it has not changed for [`PATIENCE`], with its reason beside it.
 
-use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use protocol::atomic_file::{self, Durability};
-use protocol::untrusted::{Folder, Refusal};
+use protocol::disk::{self as fs, Folder, MetadataExt as _};
+use protocol::untrusted::Refusal;
 use protocol::{Task, TaskFile, TaskId, WorkerId, strict};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -29,6 +28,13 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the folder is looked at, whatever the watcher says.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often a file is looked at that is in doubt: one that is there in between has not been gone, though
+/// nobody was told.
+const GLANCE_EVERY: Duration = Duration::from_millis(400);
+
+/// The most files that are taken with one question to the dispatcher: they share a write of the journal.
+const BATCH: usize = 256;
 
 /// What identifies a state of a file: its number, size and time of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +55,23 @@ struct Doubt {
     /// Its state; `None` when it is gone.
     mark: Option<Mark>,
     since: Instant,
+    /// When it was looked at last.
+    looked: Instant,
+}
+
+impl Doubt {
+    fn due(&self) -> Instant {
+        (self.since + PATIENCE).min(self.looked + GLANCE_EVERY)
+    }
+}
+
+/// A file with a task in it.
+#[derive(Debug)]
+struct Ready {
+    name: String,
+    path: PathBuf,
+    mark: Mark,
+    task: Task,
 }
 
 /// The watch on one worker's folder.
@@ -61,8 +84,8 @@ pub struct Drops {
     /// The folder that is watched: one that was removed and made again is another.
     watched: Option<Identity>,
     /// Files that were taken, as they were then.
-    taken: HashMap<String, Mark>,
-    doubts: HashMap<String, Doubt>,
+    taken: BTreeMap<String, Mark>,
+    doubts: BTreeMap<String, Doubt>,
 }
 
 impl Drops {
@@ -71,11 +94,11 @@ impl Drops {
     /// # Errors
     ///
     /// Any I/O error in making the folder.
-    pub async fn start(
-        installation: Installation,
-        worker: WorkerId,
-        inbox: Inbox,
-    ) -> io::Result<()> {
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(installation: Installation, worker: WorkerId, inbox: Inbox) -> io::Result<()> {
         fs::create_dir_all(installation.rejected(&worker))?;
         let (hints, heard) = mpsc::unbounded_channel();
         let mut drops = Self {
@@ -84,12 +107,16 @@ impl Drops {
             inbox,
             hints,
             watched: None,
-            taken: HashMap::new(),
-            doubts: HashMap::new(),
+            taken: BTreeMap::new(),
+            doubts: BTreeMap::new(),
         };
-        // First the watch, then the scan: nothing falls between them.
-        drops.watch().await;
-        tokio::spawn(drops.run(heard));
+        // Nobody waits for it: on a full disk the loop answers when there is room, and until then the daemon
+        // has to say so.
+        tokio::spawn(async move {
+            // First the watch, then the scan: nothing falls between them.
+            drops.watch().await;
+            drops.run(heard).await;
+        });
         Ok(())
     }
 
@@ -110,18 +137,27 @@ impl Drops {
 
     async fn run(mut self, mut hints: mpsc::UnboundedReceiver<Option<String>>) {
         let mut next_look = Instant::now();
+        let mut heard = Vec::new();
         loop {
-            let doubt = self.doubts.values().map(|doubt| doubt.since + PATIENCE).min();
+            let doubt = self.doubts.values().map(Doubt::due).min();
             tokio::select! {
+                // A look at everything makes up for whatever hints hold up.
+                biased;
                 () = self.inbox.closed() => return,
-                hint = hints.recv() => match hint {
-                    Some(Some(name)) => self.look_at(&name).await,
-                    Some(None) => next_look = Instant::now(),
-                    None => return,
-                },
                 () = sleep_until(next_look) => {
                     self.look().await;
                     next_look = Instant::now() + LOOK_EVERY;
+                }
+                number = hints.recv_many(&mut heard, BATCH) => {
+                    if number == 0 {
+                        return;
+                    }
+                    if heard.contains(&None) {
+                        next_look = Instant::now();
+                    }
+                    // Several events tell of one file.
+                    let names: BTreeSet<_> = heard.drain(..).flatten().collect();
+                    self.look_at_all(names).await;
                 }
                 () = until(doubt) => self.look_at_doubts().await,
             }
@@ -136,12 +172,12 @@ impl Drops {
             Ok(entries) => entries
                 .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
                 .filter(|name| atomic_file::is_visible(name))
-                .collect::<HashSet<_>>(),
+                .collect::<BTreeSet<_>>(),
             Err(error) => {
                 let text = format!("`{}` can't be read: {error}", folder.display());
                 self.inbox.notice(&folder.display(), Some(text));
                 // A folder that somebody removed is made again, and watched again; not so an installation.
-                if self.installation.root().is_dir()
+                if fs::is_dir(self.installation.root())
                     && fs::create_dir_all(self.installation.rejected(&self.worker)).is_ok()
                 {
                     self.inbox.notice(&folder.display(), None);
@@ -153,23 +189,33 @@ impl Drops {
         };
         let missed: Vec<_> =
             self.taken.keys().filter(|name| !names.contains(*name)).cloned().collect();
-        for name in names.into_iter().chain(missed) {
-            self.look_at(&name).await;
-        }
+        self.look_at_all(names.into_iter().chain(missed)).await;
     }
 
     async fn look_at_doubts(&mut self) {
         let now = Instant::now();
-        let due = self.doubts.iter().filter(|(_, doubt)| doubt.since + PATIENCE <= now);
+        let due = self.doubts.iter().filter(|(_, doubt)| doubt.due() <= now);
         let due: Vec<_> = due.map(|(name, _)| name.clone()).collect();
-        for name in due {
-            self.look_at(&name).await;
+        self.look_at_all(due).await;
+    }
+
+    async fn look_at_all(&mut self, names: impl IntoIterator<Item = String>) {
+        let mut ready = Vec::new();
+        for name in names {
+            ready.extend(self.look_at(&name).await);
+            if ready.len() == BATCH {
+                self.take(std::mem::take(&mut ready)).await;
+            }
+        }
+        if !ready.is_empty() {
+            self.take(ready).await;
         }
     }
 
-    async fn look_at(&mut self, name: &str) {
+    /// Looks at a file, and returns it if it can be taken.
+    async fn look_at(&mut self, name: &str) -> Option<Ready> {
         if name == "rejected" {
-            return;
+            return None;
         }
         let path = self.installation.tasks(&self.worker).join(name);
         let mark = match fs::symlink_metadata(&path) {
@@ -177,14 +223,14 @@ impl Drops {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 warn!(path = %path.display(), %error, "Can't look at a dropped file.");
-                return;
+                return None;
             }
         };
         match mark {
             Some(mark) if self.taken.get(name) == Some(&mark) => {
                 self.doubts.remove(name);
             }
-            Some(mark) => self.try_to_take(name, &path, mark).await,
+            Some(mark) => return self.read(name, path, mark).await,
             None if self.taken.contains_key(name) => {
                 if self.has_stayed(name, None) {
                     self.doubts.remove(name);
@@ -199,21 +245,28 @@ impl Drops {
                 self.doubts.remove(name);
             }
         }
+        None
     }
 
     /// Returns whether a file has been as it is for long enough.
     fn has_stayed(&mut self, name: &str, mark: Option<Mark>) -> bool {
         let now = Instant::now();
-        let doubt = self.doubts.entry(name.to_owned()).or_insert(Doubt { mark, since: now });
+        let new = Doubt { mark, since: now, looked: now };
+        let doubt = self.doubts.entry(name.to_owned()).or_insert(new);
         if doubt.mark != mark {
-            *doubt = Doubt { mark, since: now };
+            *doubt = Doubt { mark, since: now, looked: now };
         }
+        doubt.looked = now;
         doubt.since + PATIENCE <= now
     }
 
-    async fn try_to_take(&mut self, name: &str, path: &Path, mark: Mark) {
-        let task = match read(path, name, &self.worker) {
-            Ok(task) => task,
+    /// Reads a file; rejects it when it is wrong and has stayed so.
+    async fn read(&mut self, name: &str, path: PathBuf, mark: Mark) -> Option<Ready> {
+        match read(&path, name, &self.worker) {
+            Ok(task) => {
+                self.doubts.remove(name);
+                return Some(Ready { name: name.to_owned(), path, mark, task });
+            }
             Err(Problem::Io(error)) => {
                 if self.has_stayed(name, Some(mark)) {
                     // Not the file's fault, so it stays; a person has to look.
@@ -223,36 +276,47 @@ impl Drops {
                     self.doubts.remove(name);
                     self.taken.insert(name.to_owned(), mark);
                 }
-                return;
             }
             Err(Problem::Bad(why)) => {
                 if self.has_stayed(name, Some(mark)) {
-                    self.reject(name, path, &why).await;
+                    self.reject(name, &path, &why).await;
                 }
-                return;
             }
-        };
-        self.doubts.remove(name);
-        let id = task.id.clone();
-        let admission =
-            self.inbox.ask(move |d| admit::task(d, task, protocol::TaskSource::Drop)).await;
+        }
+        None
+    }
+
+    /// Has the dispatcher take tasks, and does with their files what it says.
+    async fn take(&mut self, ready: Vec<Ready>) {
+        let tasks: Vec<_> = ready.iter().map(|ready| ready.task.clone()).collect();
+        let admissions = self.inbox.ask(move |d| {
+            let admit = |task| admit::task(d, task, protocol::TaskSource::Drop);
+            tasks.into_iter().map(admit).collect::<Vec<_>>()
+        });
+        // `None` when the daemon ends.
+        for (ready, admission) in ready.into_iter().zip(admissions.await.unwrap_or_default()) {
+            self.taken(ready, admission).await;
+        }
+    }
+
+    async fn taken(&mut self, ready: Ready, admission: Admission) {
+        let Ready { name, path, mark, task } = ready;
         match admission {
-            None => {}
-            Some(Admission::Added) => {
-                info!(task = %id, "Took a dropped task.");
-                self.taken.insert(name.to_owned(), mark);
-                self.forget_reason(name);
+            Admission::Added => {
+                info!(task = %task.id, "Took a dropped task.");
+                self.forget_reason(&name);
+                self.taken.insert(name, mark);
             }
-            Some(Admission::Existed { ended: false }) => {
-                self.taken.insert(name.to_owned(), mark);
+            Admission::Existed { ended: false } => {
+                self.taken.insert(name, mark);
             }
-            Some(Admission::Existed { ended: true }) => {
-                info!(task = %id, "A dropped task has been done before; its result is there.");
-                if let Err(error) = atomic_file::remove(path) {
+            Admission::Existed { ended: true } => {
+                info!(task = %task.id, "A dropped task has been done before; its result is there.");
+                if let Err(error) = atomic_file::remove(&path) {
                     warn!(path = %path.display(), %error, "Can't remove a dropped file.");
                 }
             }
-            Some(Admission::Refused(failure)) => {
+            Admission::Refused(failure) => {
                 let mut why = vec![failure.to_string()];
                 why.extend(failure.causes());
                 let why = Why {
@@ -260,7 +324,7 @@ impl Drops {
                     place: serde_json::Map::new(),
                     hint: failure.cure().unwrap_or("Mend it and drop it again.").to_owned(),
                 };
-                self.reject(name, path, &why).await;
+                self.reject(&name, &path, &why).await;
             }
         }
     }
@@ -269,7 +333,7 @@ impl Drops {
     fn forget_reason(&self, name: &str) {
         let folder = self.installation.rejected(&self.worker);
         let note = folder.join(format!("{name}.why.json"));
-        if !folder.join(name).exists()
+        if !fs::exists(&folder.join(name))
             && let Err(error) = atomic_file::remove(&note)
         {
             warn!(file = %note.display(), %error, "Can't remove the reason of a rejected drop.");
@@ -290,7 +354,7 @@ impl Drops {
             if let Some(object) = text.as_object_mut() {
                 object.extend(why.place.clone());
                 object.insert("hint".to_owned(), why.hint.clone().into());
-                object.insert("rejected_at".to_owned(), jiff::Timestamp::now().to_string().into());
+                object.insert("rejected_at".to_owned(), crate::clock::wall().to_string().into());
             }
             let mut text = serde_json::to_vec_pretty(&text)?;
             text.push(b'\n');

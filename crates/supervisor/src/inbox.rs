@@ -7,6 +7,7 @@ use scheduler::Input;
 use tokio::sync::mpsc;
 
 use crate::dispatch::Dispatcher;
+use crate::journal::snapshot::Draft;
 
 /// Something for the dispatcher.
 pub enum Message {
@@ -20,8 +21,6 @@ pub enum Message {
     KeeperDied(ReplicaId),
     /// The folders of a replica are there.
     SlotMade(ReplicaId),
-    /// Something was seen in the folder of a replica's results.
-    ResultsChanged(ReplicaId),
     /// The file of a task is gone, and it was not we who removed it.
     TaskFileGone {
         /// Its worker.
@@ -29,6 +28,8 @@ pub enum Message {
         /// The task.
         task: TaskId,
     },
+    /// A snapshot of a journal was made, or could not be.
+    Shortened(Option<Draft>),
     /// Something that a person should know, or that is over; by whom it is about.
     Notice {
         /// What it is about.
@@ -53,9 +54,7 @@ impl fmt::Debug for Message {
             Self::Look(_) => f.write_str("Look"),
             Self::KeeperDied(replica) => f.debug_tuple("KeeperDied").field(replica).finish(),
             Self::SlotMade(replica) => f.debug_tuple("SlotMade").field(replica).finish(),
-            Self::ResultsChanged(replica) => {
-                f.debug_tuple("ResultsChanged").field(replica).finish()
-            }
+            Self::Shortened(draft) => f.debug_tuple("Shortened").field(draft).finish(),
             Self::TaskFileGone { task, .. } => f.debug_tuple("TaskFileGone").field(task).finish(),
             Self::Notice { about, .. } => f.debug_tuple("Notice").field(about).finish(),
         }

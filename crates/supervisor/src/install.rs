@@ -63,6 +63,12 @@ impl Installation {
         Ok(Self { root, id })
     }
 
+    /// Returns the installation on a simulated disk.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn simulated() -> Self {
+        Self { root: "/i".into(), id: "simulated".to_owned() }
+    }
+
     /// Returns the folder, absolute and without links.
     pub fn root(&self) -> &Path {
         &self.root

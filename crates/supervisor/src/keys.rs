@@ -295,7 +295,7 @@ fn no_key(failure: Failure, why: InvalidCredential, cure: &str) -> Failure {
 
 /// Returns what was read as text, without white space around it. It is the caller's to see that both are
 /// overwritten.
-fn text_of(bytes: &[u8]) -> Option<String> {
+pub(crate) fn text_of(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
 }
 

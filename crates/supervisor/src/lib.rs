@@ -15,7 +15,11 @@ pub mod dispatch;
 pub mod drops;
 pub mod estimate;
 pub mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateways;
+pub mod gc;
 pub mod inbox;
 pub mod install;
 pub mod journal;
@@ -26,6 +30,8 @@ pub mod publish;
 pub mod replica;
 pub mod replicas;
 pub mod runtime;
+#[cfg(feature = "simulate")]
+pub mod simulation;
 pub mod slot;
 #[cfg(test)]
 mod testing;

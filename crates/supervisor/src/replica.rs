@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use protocol::{
     Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult, UNFIT,
-    UNFIT_CODE,
+    UNFIT_CODE, mutant,
 };
 use scheduler::Input;
 use tokio::sync::{Notify, mpsc};
@@ -98,6 +98,7 @@ impl Keeper {
             troubled: false,
             full: false,
             attempt: None,
+            reported: None,
             cancel: None,
             clears: Vec::new(),
             orders: inbox,
@@ -136,6 +137,12 @@ impl Keeper {
     pub fn look(&self) {
         self.hint.notify_one();
     }
+
+    /// Returns what says so. However often it is called meanwhile, one look follows.
+    pub fn looker(&self) -> impl Fn() + Send + Sync + 'static + use<> {
+        let hint = Arc::clone(&self.hint);
+        move || hint.notify_one()
+    }
 }
 
 /// Tells the dispatcher when a keeper ends by a panic: without it, an attempt would wait for ever.
@@ -173,6 +180,9 @@ struct Work {
     full: bool,
     /// The attempt whose result is waited for.
     attempt: Option<Arc<Awaited>>,
+    /// The attempt whose result was reported last. It is not taken in again: what was taken in belongs to
+    /// the dispatcher by then.
+    reported: Option<(TaskId, Attempt)>,
     /// Why that attempt is to stop, while nobody could tell its worker.
     cancel: Option<String>,
     /// What is yet to be cleared away.
@@ -208,13 +218,17 @@ impl Work {
             }
             let looks = self.attempt.is_some() || !self.clears.is_empty();
             tokio::select! {
+                // Each of the first two comes to an end: what follows is not put off for ever.
+                biased;
                 order = self.orders.recv() => match order {
                     Some(order) => self.carry_out(order).await,
                     None => return,
                 },
-                () = self.hint.notified(), if looks => self.look().await,
-                () = sleep_until(next_look), if looks => self.look().await,
                 exit = at_end(&mut self.end) => self.ended(exit).await,
+                () = self.hint.notified(), if looks => self.look().await,
+                () = sleep_until(next_look), if mutant!(RescanForgotten, looks, false) => {
+                    self.look().await;
+                }
             }
             next_look = Instant::now() + LOOK_EVERY;
         }
@@ -320,8 +334,12 @@ impl Work {
                 slot.make(&config_dir)?;
             }
             // What has the name of an attempt that no worker has seen is not of that attempt.
-            let was_there = slot.has_whole(&order);
-            slot.clear_strangers(was_there.then_some((&order.task.id, order.attempt)))?;
+            let was_there = slot.has_whole(&order)?;
+            mutant!(
+                StrangersKept,
+                slot.clear_strangers((&order.task.id, order.attempt), was_there)?,
+                ()
+            );
             Ok(was_there)
         });
         let was_there = was_there.await?;
@@ -389,6 +407,14 @@ impl Work {
         match &self.attempt {
             Some(attempt) if !is_awaited(attempt) => return,
             Some(_) => {}
+            None if mutant!(
+                TakenInTwice,
+                self.reported.as_ref().is_some_and(|(t, a)| awaited.is(t, *a)),
+                false
+            ) =>
+            {
+                return;
+            }
             None if self.slot.has(&awaited) => {
                 // An earlier daemon put it there: it may come to its end in any way.
                 self.attempt = Some(Arc::new(awaited));
@@ -437,6 +463,7 @@ impl Work {
     /// Waits a moment, or until an order comes. Returns false when no more will come.
     async fn pause(&mut self) -> bool {
         tokio::select! {
+            biased;
             order = self.orders.recv() => match order {
                 Some(order) => self.waiting.push_back(order),
                 None => return false,
@@ -494,7 +521,7 @@ impl Work {
                 if let Some(mut report) = report {
                     let gateways = Arc::clone(&self.surroundings.gateways);
                     gateways.complete(&mut report, self.listener.as_ref()).await;
-                    self.attempt = None;
+                    self.reported = self.attempt.take().map(|a| (a.task.clone(), a.attempt));
                     self.assign_gateway();
                     self.report(report);
                 }
@@ -530,7 +557,7 @@ impl Work {
 
     /// Makes sure that the replica is gone, takes in what it had handed in, and says so.
     async fn gone(&mut self, error: TaskError, pause: bool) {
-        if !self.remove().await {
+        if !mutant!(StopForgotten, self.remove().await, true) {
             return;
         }
         self.cancel = None;
@@ -559,6 +586,7 @@ impl Work {
         let mut away = self.away("can't be stopped, and gets no other work before it is");
         let grace = self.surroundings.stop_grace;
         while let Err(error) = self.surroundings.runtime.stop(&self.spec.replica, grace).await {
+            mutant!(OldContainerNotConfirmed, break);
             away.tell(&error);
             if !self.pause().await {
                 return false;
@@ -653,7 +681,17 @@ async fn at_end(end: &mut Option<End>) -> Exit {
     }
 }
 
+/// Runs file operations, after a moment in which others may come first.
+#[cfg(feature = "simulate")]
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    crate::simulation::moment().await;
+    work()
+}
+
 /// Runs file operations where they may block.
+#[cfg(not(feature = "simulate"))]
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {

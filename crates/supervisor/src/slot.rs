@@ -2,7 +2,9 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::fs::{self, Permissions};
+use std::fs::Permissions;
+#[cfg(not(feature = "simulate"))]
+use std::fs::TryLockError;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -11,12 +13,15 @@ use std::path::{Path, PathBuf};
 
 use gateway::Caller;
 use protocol::atomic_file::{self, Durability};
-use protocol::untrusted::{Bounds, Folder, Refusal};
+use protocol::disk::{self as fs, Folder, MetadataExt as _};
+use protocol::untrusted::{Bounds, Refusal};
 use protocol::{
     Assignment, Attempt, CANCEL_FILE, FailureKind, Priority, ReplicaId, RunId, Status, TaskError,
-    TaskId, TaskResult, Time, Token, WorkerId, strict,
+    TaskId, TaskResult, Time, Token, WorkerId, mutant, strict,
 };
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
+#[cfg(not(feature = "simulate"))]
+use rustix::fs::FileType;
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::install::Installation;
@@ -25,11 +30,21 @@ use crate::runtime::Owner;
 /// The bounds of what an attempt may leave behind.
 const ARTIFACTS: Bounds = Bounds { entries: 4096, depth: 16, bytes: 1 << 30 };
 
+/// The largest transcript that is kept. A worker of ours ends its own at 256 MiB.
+#[cfg(not(feature = "simulate"))]
+const MAX_TRANSCRIPT: u64 = 512 << 20;
+
+/// How much is told of why a result can't be used. It goes into the journal and the next attempt's prompt.
+const MAX_WHY: usize = 2000;
+
 /// The largest assignment: what a worker reads.
 const MAX_ASSIGNMENT: u64 = 16 << 20;
 
-/// The most names that are looked at in a folder of results.
-const MAX_NAMES: usize = 4096;
+/// The most names of a worker's folder that are looked at in one go: there may be millions.
+const MAX_NAMES: usize = if cfg!(test) { 64 } else { 4096 };
+
+/// How much of two files is compared at a time.
+const PIECE: usize = 64 << 10;
 
 /// How a folder is opened.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -137,12 +152,13 @@ impl Slot {
                 hand_over(folder, owner)?;
             }
         }
-        Ok(())
+        // Artifacts will be moved into the worker's folder of results: it must not be lost with them.
+        atomic_file::sync_folder(&self.installation.results())
     }
 
     /// Returns whether the folders are there.
     pub fn is_there(&self) -> bool {
-        self.tasks().is_dir() && self.results().is_dir()
+        fs::is_dir(&self.tasks()) && fs::is_dir(&self.results())
     }
 
     /// Puts an attempt before the worker: its folder appears by one rename.
@@ -200,19 +216,43 @@ impl Slot {
 
     /// Returns whether an attempt was put before the worker.
     pub fn has(&self, awaited: &Awaited) -> bool {
-        self.tasks().join(awaited.task.slot_name(awaited.attempt)).is_dir()
+        fs::is_dir(&self.tasks().join(awaited.task.slot_name(awaited.attempt)))
     }
 
-    /// Returns whether an attempt was put before the worker so that it can be read. After a power cut its
-    /// file may be empty.
-    pub fn has_whole(&self, assignment: &Assignment) -> bool {
+    /// Returns whether an attempt was put before the worker whole. After a power cut its file may be empty,
+    /// or cut, and so may be what it was given.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error on our side: then nothing is known.
+    pub fn has_whole(&self, assignment: &Assignment) -> io::Result<bool> {
         let name = assignment.task.id.slot_name(assignment.attempt);
         let file = Path::new(&name).join("task.json");
-        let Ok(folder) = Folder::open(&self.tasks()) else { return false };
-        let Ok(bytes) = folder.read(&file, MAX_ASSIGNMENT) else { return false };
+        let bytes = match Folder::open(&self.tasks())?.read(&file, MAX_ASSIGNMENT) {
+            Ok(bytes) => bytes,
+            Err(refusal) => return theirs(refusal).map(|_| false),
+        };
         // Another version may have written the rest of it.
         let found = serde_json::from_slice::<serde_json::Value>(&bytes);
-        found.is_ok_and(|found| found["token"] == serde_json::json!(assignment.token))
+        if !found.is_ok_and(|found| found["token"] == serde_json::json!(assignment.token)) {
+            return Ok(false);
+        }
+        mutant!(TornInputsTrusted, self.has_inputs(&self.tasks().join(&name), assignment), Ok(true))
+    }
+
+    /// Returns whether an attempt was given what it should be.
+    fn has_inputs(&self, staged: &Path, assignment: &Assignment) -> io::Result<bool> {
+        for input in &assignment.inputs {
+            let dir = staged.join("inputs").join(input.task.as_str());
+            let result = self.installation.result_file(&input.worker, &input.task);
+            let artifacts = self.installation.artifacts(&input.worker, &input.task);
+            if !is_same(&result, &dir.join("result.json"))?
+                || !has_tree(&artifacts, &dir.join("artifacts"))?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Asks the worker to stop an attempt.
@@ -222,7 +262,7 @@ impl Slot {
     /// Any I/O error.
     pub fn interrupt(&self, task: &TaskId, attempt: Attempt, reason: &str) -> io::Result<()> {
         let dir = self.tasks().join(task.slot_name(attempt));
-        if !dir.is_dir() {
+        if !fs::is_dir(&dir) {
             return Ok(());
         }
         atomic_file::replace(&dir.join(CANCEL_FILE), reason.as_bytes(), Durability::Volatile)
@@ -245,7 +285,7 @@ impl Slot {
         let bytes = match folder.read(&file, strict::MAX_BYTES as u64) {
             Ok(bytes) => bytes,
             Err(refusal) if refusal.is_missing() => return Ok(None),
-            Err(refusal) => return unusable(&theirs(refusal)?),
+            Err(refusal) => return unusable(&said(&theirs(refusal)?)),
         };
         let mut report: TaskResult = match strict::from_slice(&bytes) {
             Ok(report) => report,
@@ -279,7 +319,7 @@ impl Slot {
                     let publish = |path: &String| self.installation.relative(&target.join(path));
                     report.artifacts = copied.iter().map(publish).collect();
                 }
-                Err(refusal) => return unusable(&theirs(refusal)?),
+                Err(refusal) => return unusable(&said(&theirs(refusal)?)),
             }
         } else {
             report.artifacts.clear();
@@ -295,6 +335,8 @@ impl Slot {
         name: &str,
         to: &Path,
     ) -> io::Result<Result<Vec<String>, Refusal>> {
+        // What an earlier try has copied.
+        remove_tree(to)?;
         let from = match folder.folder(&Path::new(name).join("artifacts")) {
             Ok(from) => from,
             Err(refusal) if refusal.is_missing() => return Ok(Ok(Vec::new())),
@@ -304,7 +346,6 @@ impl Slot {
             Ok(files) => files,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        remove_tree(to)?;
         if files.is_empty() {
             return Ok(Ok(Vec::new()));
         }
@@ -329,14 +370,16 @@ impl Slot {
             // The file may grow while it is read; what was counted is what is taken.
             io::copy(&mut io::Read::take(source, len), &mut copy)?;
             copy.set_permissions(Permissions::from_mode(0o644))?;
-            copy.sync_all()?;
+            mutant!(ArtifactNotSynced, copy.sync_all()?, ());
             paths.push(file.path);
         }
         for folder in folders.iter().rev() {
             atomic_file::sync_folder(folder)?;
         }
-        if let Some(parent) = to.parent() {
-            atomic_file::sync_folder(parent)?;
+        // Up to the run's folder, which is safe since its journal was made: what is safe in a folder is
+        // lost with it.
+        for folder in to.ancestors().skip(1).take(3) {
+            mutant!(ArtifactFolderNotSynced, atomic_file::sync_folder(folder)?, ());
         }
         Ok(Ok(paths))
     }
@@ -351,6 +394,7 @@ impl Slot {
         let left = self.results().join(&name);
         // First what is kept: as long as the order is there, it is known that something is left to do.
         keep_transcript(&left, &self.installation.attempt(run, task, attempt))?;
+        mutant!(ClearedInWrongOrder, remove_tree(&self.results().join(format!("{name}.json")))?);
         // Then the worker's order, then its result: the other way round it would begin anew.
         remove_tree(&self.tasks().join(&name))?;
         remove_tree(&left)?;
@@ -360,22 +404,29 @@ impl Slot {
 
     /// Returns the attempts that are before the worker. Only we write there: what a worker leaves under the
     /// name of another attempt is not among them.
-    pub fn staged(&self) -> Vec<(TaskId, Attempt)> {
-        let entries = fs::read_dir(self.tasks()).into_iter().flatten();
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter_map(|name| TaskId::from_slot_name(&name)).collect()
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error, but that there is no such folder: then there are none.
+    pub fn staged(&self) -> io::Result<Vec<(TaskId, Attempt)>> {
+        let entries = match fs::read_dir(self.tasks()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?.collect::<io::Result<Vec<_>>>()?,
+        };
+        let names = entries.iter().filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter_map(|name| TaskId::from_slot_name(&name)).collect())
     }
 
-    /// Clears away all attempts but one: what a crash, or a worker that makes things up, left.
+    /// Clears away all attempts but one: what a crash, or a worker that makes things up, left. Of what is in
+    /// the folder of results a bounded number is removed at a time; what has the name of the attempt that is
+    /// next is always among it.
     ///
     /// # Errors
     ///
     /// Any I/O error; it may be called again.
-    pub fn clear_strangers(&self, keep: Option<(&TaskId, Attempt)>) -> io::Result<()> {
-        let is_kept = |name: &str| {
-            TaskId::from_slot_name(name)
-                .is_some_and(|(task, attempt)| keep == Some((&task, attempt)))
-        };
+    pub fn clear_strangers(&self, next: (&TaskId, Attempt), is_there: bool) -> io::Result<()> {
+        let own = next.0.slot_name(next.1);
+        let is_kept = |name: &str| is_there && name == own;
         for entry in fs::read_dir(self.tasks())? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -383,41 +434,107 @@ impl Slot {
                 remove_tree(&entry.path())?;
             }
         }
+        if !is_there {
+            remove_tree(&self.results().join(&own))?;
+            remove_tree(&self.results().join(format!("{own}.json")))?;
+        }
+        let (mut removed, mut first) = (0, String::new());
         for entry in fs::read_dir(self.results())?.take(MAX_NAMES) {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let stem = name.strip_suffix(".json").unwrap_or(&name);
             if atomic_file::is_visible(&name) && !is_kept(stem) {
-                tracing::warn!(replica = %self.replica, name, "Removed what belongs to no attempt.");
                 remove_tree(&entry.path())?;
+                removed += 1;
+                first = if removed == 1 { name } else { first };
             }
+        }
+        if removed > 0 {
+            // Once for all of them: a worker could fill the log.
+            let replica = &self.replica;
+            tracing::warn!(%replica, removed, first, "Removed what belongs to no attempt.");
         }
         Ok(())
     }
 }
 
+/// Returns whether all that is in a folder is in another one, too. What is not there has nothing in it.
+fn has_tree(from: &Path, to: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(from) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        let has = if entry.file_type()?.is_dir() { has_tree } else { is_same };
+        if !has(&entry.path(), &to)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns whether two files are one, or hold the same.
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    let (a, b) = match (fs::symlink_metadata(one), fs::symlink_metadata(other)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(error), _) | (_, Err(error)) if error.kind() != ErrorKind::NotFound => {
+            return Err(error);
+        }
+        _ => return Ok(false),
+    };
+    let is_one = (a.dev(), a.ino()) == (b.dev(), b.ino());
+    if is_one || a.len() != b.len() || !b.is_file() {
+        return Ok(is_one);
+    }
+    let (mut a, mut b) = (fs::File::open(one)?, fs::File::open(other)?);
+    let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
+    loop {
+        let read = io::Read::read(&mut a, &mut left)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        io::Read::read_exact(&mut b, &mut right[..read])?;
+        if left[..read] != right[..read] {
+            return Ok(false);
+        }
+    }
+}
+
 /// Returns the slots that a worker serves, wherever it runs: it holds a lock in its folder of results, and
 /// that ends with it.
+#[cfg(not(feature = "simulate"))]
 pub fn served(results: &Path) -> Vec<PathBuf> {
     let folders = |dir: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(dir).into_iter().flatten();
+        let entries = std::fs::read_dir(dir).into_iter().flatten();
         entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
     };
     let slots = folders(results).into_iter().flat_map(|worker| folders(&worker.join(".slots")));
+    // The worker can put a pipe in its place, on which a plain opening would wait for ever.
     let is_held = |slot: &PathBuf| {
-        let lock = fs::File::open(slot.join(".worker.lock"));
-        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+        let lock =
+            Folder::open(slot).map(|slot| slot.open_file(Path::new(".worker.lock"), u64::MAX));
+        let Ok(Ok((lock, _))) = lock else { return false };
+        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     };
     slots.filter(is_held).collect()
+}
+
+/// Returns none: who serves is what the simulated engine says.
+#[cfg(feature = "simulate")]
+pub fn served(_results: &Path) -> Vec<PathBuf> {
+    Vec::new()
 }
 
 /// Returns in what a report is not one of this attempt, if it is not.
 fn strangeness(report: &TaskResult, of: &Awaited) -> Option<&'static str> {
     if report.task_id != of.task || report.run != of.run || report.worker != of.worker {
         Some("it is about another task")
-    } else if report.attempt != of.attempt.get() {
+    } else if mutant!(OldAttemptCounts, report.attempt != of.attempt.get(), false) {
         Some("it is about another attempt")
-    } else if report.token != Some(of.token) {
+    } else if mutant!(TokenIgnored, report.token != Some(of.token), false) {
         Some("its token is not the attempt's")
     } else {
         None
@@ -436,27 +553,56 @@ fn theirs(refusal: Refusal) -> io::Result<Refusal> {
     }
 }
 
+/// Returns why a file is refused, with what the system says.
+fn said(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Io { source, .. } => format!("{refusal}: {source}"),
+        refusal => refusal.to_string(),
+    }
+}
+
 fn is_ours(error: &io::Error) -> bool {
-    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO, Errno::INTR];
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO, Errno::INTR, Errno::AGAIN];
     error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// Moves the transcript out of what an attempt left. A link, or anything else that is no file, is not
-/// kept; nor is what lies behind a link that the worker has put in place of its folder.
+/// kept, nor a giant; nor is what lies behind a link that the worker has put in place of its folder.
 fn keep_transcript(left: &Path, keep: &Path) -> io::Result<()> {
     const NAME: &str = "transcript.jsonl";
+    #[cfg(feature = "simulate")]
+    return fs::keep(left, NAME, keep);
+    #[cfg(not(feature = "simulate"))]
+    keep_file(left, NAME, keep)
+}
+
+#[cfg(not(feature = "simulate"))]
+fn keep_file(left: &Path, name: &str, keep: &Path) -> io::Result<()> {
     let Ok(folder) = rustix::fs::open(left, FOLDER | OFlags::NOFOLLOW, Mode::empty()) else {
         return Ok(());
     };
-    let stat = rustix::fs::statat(&folder, NAME, AtFlags::SYMLINK_NOFOLLOW);
-    if !stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile) {
+    let Ok(stat) = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+        return Ok(());
+    };
+    let len = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len > MAX_TRANSCRIPT {
+        tracing::warn!(folder = %left.display(), len, "A transcript is not kept.");
         return Ok(());
     }
     fs::create_dir_all(keep)?;
-    Ok(rustix::fs::renameat(&folder, NAME, rustix::fs::CWD, keep.join(NAME))?)
+    let kept = keep.join(name);
+    rustix::fs::renameat(&folder, name, rustix::fs::CWD, &kept)?;
+    // A worker that still runs may have put something else there between the look and the move.
+    match fs::symlink_metadata(&kept) {
+        Ok(meta) if !meta.is_file() => remove_tree(&kept),
+        _ => Ok(()),
+    }
 }
 
 fn unusable(awaited: &Awaited, why: &dyn fmt::Display, now: Time) -> TaskResult {
+    // It may quote a name of a megabyte.
+    let mut why = why.to_string();
+    why.truncate(why.floor_char_boundary(MAX_WHY));
     let error = TaskError::new(FailureKind::BadOutput, format!("the result can't be used: {why}"));
     let mut report = TaskResult::without_report(
         awaited.task.clone(),
@@ -486,8 +632,11 @@ fn hand_over(path: &Path, owner: Owner) -> io::Result<()> {
 fn hand_over_entry(at: &OwnedFd, name: &CStr, owner: Owner, depth: usize) -> Result<(), Errno> {
     match rustix::fs::openat(at, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(folder) if depth > 0 => {
-            for inner in names(&folder)? {
-                hand_over_entry(&folder, &inner, owner, depth - 1)?;
+            for inner in Dir::read_from(&folder)? {
+                let inner = inner?;
+                if !is_dot(inner.file_name()) {
+                    hand_over_entry(&folder, inner.file_name(), owner, depth - 1)?;
+                }
             }
         }
         // A file, or a link; or what nobody but a worker that means harm nests so deep.
@@ -507,6 +656,7 @@ fn hand_over_entry(at: &OwnedFd, name: &CStr, owner: Owner, depth: usize) -> Res
 ///
 /// A worker can nest folders deeper than files can be open, and than a path can name. So they are moved up
 /// beside each other before they are removed, and two are open at a time.
+#[cfg(not(feature = "simulate"))]
 fn remove_folder(path: &Path) -> io::Result<()> {
     let top = rustix::fs::open(path, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
     loop {
@@ -522,6 +672,7 @@ fn remove_folder(path: &Path) -> io::Result<()> {
 
 /// Removes a file, or an empty folder; of another folder takes out what is in it: files for good, folders
 /// to beside it.
+#[cfg(not(feature = "simulate"))]
 fn remove_entry(top: &OwnedFd, name: &CStr) -> Result<(), Errno> {
     match rustix::fs::unlinkat(top, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -547,20 +698,32 @@ fn remove_entry(top: &OwnedFd, name: &CStr) -> Result<(), Errno> {
     }
 }
 
+/// Returns some of the names in a folder, and none only when it is empty.
+#[cfg(not(feature = "simulate"))]
 fn names(folder: &OwnedFd) -> Result<Vec<CString>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+        if !is_dot(entry.file_name()) {
             names.push(entry.file_name().to_owned());
+        }
+        if names.len() == MAX_NAMES {
+            break;
         }
     }
     Ok(names)
 }
 
+fn is_dot(name: &CStr) -> bool {
+    matches!(name.to_bytes(), b"." | b"..")
+}
+
 /// Removes a file or a folder with all that is in it, following no link. `Ok` when there is none.
 fn remove_tree(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
+        #[cfg(feature = "simulate")]
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        #[cfg(not(feature = "simulate"))]
         Ok(meta) if meta.is_dir() => remove_folder(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gateway::pace::{PaceStatus, Scope, WaitReason};
-use gateway::{Entry, Filter, Ledger, Sums, Usd, Worst};
+use gateway::pace::{LimitStatus, PaceStatus, Scope, WaitReason};
+use gateway::{CacheBreak, Entry, Filter, Ledger, Sums, Usd, Worst};
 use protocol::{Attempt, HoldScope, RunId, ShortRunId, TaskId, Time, WorkerId};
 use scheduler::{RunEntry, Scheduler};
 
 use crate::api::usage::{
-    AttemptUsed, BlockedView, BudgetView, LimitView, ModelUsed, PaceView, RunUsed, TaskUsed, Today,
-    UsageReport, UsageTable, Used, Waits, WorkerUsed,
+    AttemptUsed, BlockedView, BudgetView, CacheBreakView, LimitView, ModelUsed, PaceView, RunUsed,
+    TaskUsed, Today, UsageReport, UsageTable, Used, Waits, WorkerLimits, WorkerUsed,
 };
 use crate::decisions;
 use crate::dispatch::Dispatcher;
@@ -26,6 +26,8 @@ pub const MUCH: f64 = 0.8;
 pub struct Question {
     ledger: Ledger,
     limits: Vec<PaceStatus>,
+    worker_limits: Vec<(WorkerId, Vec<LimitStatus>)>,
+    cache_breaks: Vec<CacheBreak>,
     budgets: Vec<BudgetView>,
     rehearsal: bool,
     run: Option<RunEntry>,
@@ -42,6 +44,8 @@ impl Question {
         Self {
             ledger: gateway.ledger().clone(),
             limits: gateway.limits(),
+            worker_limits: gateway.worker_limits(),
+            cache_breaks: gateway.cache_breaks(),
             budgets: budgets(dispatcher, run),
             rehearsal: dispatcher.rehearsal(),
             run: run.and_then(|run| scheduler.run(&run)).cloned(),
@@ -85,6 +89,22 @@ impl Question {
             all,
             budgets: self.budgets,
             limits: self.limits.into_iter().map(pace).collect(),
+            worker_limits: self
+                .worker_limits
+                .into_iter()
+                .map(|(worker, limits)| WorkerLimits { worker, limits: views(limits) })
+                .collect(),
+            cache_breaks: self
+                .cache_breaks
+                .into_iter()
+                .filter(|of| one.is_none_or(|run| run == of.run))
+                .map(|of| CacheBreakView {
+                    task_id: of.task,
+                    attempt: of.attempt,
+                    lost_tokens: of.lost,
+                    why: of.why,
+                })
+                .collect(),
         })
     }
 }
@@ -333,20 +353,22 @@ pub fn today(dispatcher: &Dispatcher) -> Today {
     }
 }
 
+fn views(limits: Vec<LimitStatus>) -> Vec<LimitView> {
+    let view = |of: LimitStatus| LimitView {
+        what: of.what,
+        scope: of.scope,
+        source: of.source,
+        limit: of.limit,
+        left: of.left,
+    };
+    limits.into_iter().map(view).collect()
+}
+
 fn pace(status: PaceStatus) -> PaceView {
-    let limits = status.limits.into_iter();
     PaceView {
         account: status.account.to_string(),
         model: status.model.to_string(),
-        limits: limits
-            .map(|of| LimitView {
-                what: of.what,
-                scope: of.scope,
-                source: of.source,
-                limit: of.limit,
-                left: of.left,
-            })
-            .collect(),
+        limits: views(status.limits),
         in_flight: status.in_flight,
         window: status.window,
         waiting: status.waiting as u64,

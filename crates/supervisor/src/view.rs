@@ -166,7 +166,8 @@ pub(crate) fn utc(time: Time, now: Time) -> String {
     }
 }
 
-fn task_status(state: &TaskState) -> TaskStatus {
+/// Returns where a task stands, as a person sees it.
+pub(crate) fn task_status(state: &TaskState) -> TaskStatus {
     match state {
         TaskState::Waiting | TaskState::Backoff { .. } => TaskStatus::Waiting,
         TaskState::Ready => TaskStatus::Ready,

@@ -1,11 +1,13 @@
 //! The workers: what their folders in `workspaces/` say.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use protocol::disk as fs;
+use protocol::disk::Folder;
+use protocol::untrusted::Refusal;
 use protocol::{AgentSpec, Auth, ContainerMode, Driver, WorkerConfig, WorkerId, WorkspaceMode};
 use scheduler::WorkerLimits;
 use serde_json::{Map, Value, json};
@@ -31,6 +33,9 @@ pub struct Worker {
 /// The largest prompt or configuration file of a workspace, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
+/// The most files in a worker's folder of sub-agents.
+const MAX_AGENTS: usize = 256;
+
 /// Returns all workers of an installation.
 ///
 /// # Errors
@@ -47,7 +52,7 @@ pub fn load_all(installation: &Installation) -> Result<BTreeMap<WorkerId, Worker
     for entry in fs::read_dir(&dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let name = name.to_string_lossy();
-        if !protocol::atomic_file::is_visible(&name) || !dir.join(&*name).is_dir() {
+        if !protocol::atomic_file::is_visible(&name) || !fs::is_dir(&dir.join(&*name)) {
             continue;
         }
         let id: WorkerId = name.parse().map_err(|error| {
@@ -66,25 +71,27 @@ pub fn load_all(installation: &Installation) -> Result<BTreeMap<WorkerId, Worker
 ///
 /// Bad input, with the file and what is wrong.
 pub fn load(installation: &Installation, id: &WorkerId) -> Result<Worker, Failure> {
-    let dir = installation.workspace(id);
     let file = format!("workspaces/{id}/worker.toml");
-    let text = read(&dir.join("worker.toml"), &file)?;
+    // A worker that shares its workspace can put anything into it. This is read in the daemon's loop, and
+    // what is read goes to the worker: so nothing is waited for, and no link is followed.
+    let dir = Folder::open(&installation.workspace(id)).map_err(|e| cant_read(&file, e))?;
+    let text = read(&dir, "worker.toml", &file)?;
     let config = WorkerConfig::from_toml(&text).map_err(|error| {
         Failure::bad_input(format!("`{file}` is not a worker's configuration"))
             .because(error)
             .hint("`supervisor schema worker` prints the format.")
     })?;
     let system_prompt = match &config.system_prompt {
-        Some(name) => read(&dir.join(name), &format!("workspaces/{id}/{name}"))?,
+        Some(name) => read(&dir, name, &format!("workspaces/{id}/{name}"))?,
         None => String::new(),
     };
     let mcp = config.mcp.as_ref().map(|name| {
         let file = format!("workspaces/{id}/{name}");
-        let text = read(&dir.join(name), &file)?;
+        let text = read(&dir, name, &file)?;
         serde_json::from_str(&text)
             .map_err(|error| Failure::bad_input(format!("`{file}` is not JSON")).because(error))
     });
-    let subagents = subagents(&dir.join(".claude/agents"), id)?;
+    let subagents = subagents(&dir, id)?;
     Ok(Worker { id: id.clone(), config, system_prompt, subagents, mcp: mcp.transpose()? })
 }
 
@@ -135,41 +142,44 @@ impl Worker {
     }
 }
 
-fn read(path: &Path, shown: &str) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| {
-        let missing = error.kind() == ErrorKind::NotFound;
-        let failure = Failure::bad_input(format!("`{shown}` can't be read")).because(error);
-        if missing { failure.hint("Add the file, or remove the folder.") } else { failure }
-    };
-    let len = fs::metadata(path).map_err(failed)?.len();
-    if len > MAX_FILE {
-        return Err(Failure::bad_input(format!(
+fn cant_read(shown: &str, error: std::io::Error) -> Failure {
+    let missing = error.kind() == ErrorKind::NotFound;
+    let failure = Failure::bad_input(format!("`{shown}` can't be read")).because(error);
+    if missing { failure.hint("Add the file, or remove the folder.") } else { failure }
+}
+
+fn read(dir: &Folder, path: &str, shown: &str) -> Result<String, Failure> {
+    let bytes = dir.read(Path::new(path), MAX_FILE).map_err(|refusal| match refusal {
+        Refusal::Io { source, .. } => cant_read(shown, source),
+        Refusal::TooLarge { len, .. } => Failure::bad_input(format!(
             "`{shown}` has {len} bytes, at most {MAX_FILE} are read"
-        )));
-    }
-    fs::read_to_string(path).map_err(failed)
+        )),
+        refusal => Failure::bad_input(format!("`{shown}` can't be read")).because(refusal).hint(
+            "Put the file itself there: through a link, an agent could be shown what it should not see.",
+        ),
+    })?;
+    String::from_utf8(bytes)
+        .map_err(|error| cant_read(shown, std::io::Error::new(ErrorKind::InvalidData, error)))
 }
 
 /// Reads `.claude/agents/*.md` in the order of their names, so that the prompt's prefix is the same
 /// every time.
-fn subagents(dir: &Path, worker: &WorkerId) -> Result<Map<String, Value>, Failure> {
-    let shown = format!("workspaces/{worker}/.claude/agents");
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Map::new()),
-        Err(error) => {
-            return Err(Failure::bad_input(format!("`{shown}` can't be read")).because(error));
-        }
+fn subagents(dir: &Folder, worker: &WorkerId) -> Result<Map<String, Value>, Failure> {
+    const PLACE: &str = ".claude/agents";
+    let shown = format!("workspaces/{worker}/{PLACE}");
+    let refused = |refusal| Failure::bad_input(format!("`{shown}` can't be read")).because(refusal);
+    let dir = match dir.folder(Path::new(PLACE)) {
+        Ok(dir) => dir,
+        Err(refusal) if refusal.is_missing() => return Ok(Map::new()),
+        Err(refusal) => return Err(refused(refusal)),
     };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| protocol::atomic_file::is_visible(name) && name.ends_with(".md"))
-        .collect();
+    let mut names = dir.names(MAX_AGENTS).map_err(refused)?;
+    names.retain(|name| name.ends_with(".md"));
     names.sort();
     let mut agents = Map::new();
     for file in names {
         let shown = format!("{shown}/{file}");
-        let text = read(&dir.join(&file), &shown)?;
+        let text = read(&dir, &file, &shown)?;
         let (name, agent) = subagent(&text).map_err(|why| {
             Failure::bad_input(format!("`{shown}` is not a sub-agent")).because(why).hint(
                 "It begins with `---`, lines such as `name: x` and `description: y`, and `---`.",
@@ -213,4 +223,72 @@ fn subagent(text: &str) -> Result<(String, Value), String> {
     }
     agent.insert("prompt".to_owned(), prompt.trim().into());
     Ok((name.ok_or("`name` is missing")?, Value::Object(agent)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use protocol::atomic_file::{self, Durability};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    /// What an agent that shares its workspace can do to what the daemon reads there.
+    #[test]
+    fn link_or_pipe_in_a_shared_workspace_is_neither_followed_nor_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let installation = Installation::at(root.path()).unwrap();
+        let id: WorkerId = "marie".parse().unwrap();
+        let dir = installation.workspace(&id);
+        fs::create_dir_all(dir.join(".claude/agents")).unwrap();
+        let put = |path: &Path, text: &str| {
+            atomic_file::replace(path, text.as_bytes(), Durability::Volatile).unwrap();
+        };
+        let config = "description = \"Does things.\"\nworkspace = \"shared\"\n\
+                      system_prompt = \"role.md\"\nmcp = \"mcp.json\"\n";
+        let agent = "---\nname: a\ndescription: b\n---\nprompt\n";
+        let files = [
+            ("worker.toml", config),
+            ("role.md", "role"),
+            ("mcp.json", "{}"),
+            (".claude/agents/a.md", agent),
+        ];
+        let secret = root.path().join("secret");
+        put(&secret, "secret");
+        let restore = || files.iter().for_each(|(name, text)| put(&dir.join(name), text));
+        restore();
+        assert_eq!(load(&installation, &id).unwrap().system_prompt, "role");
+        for (name, _) in files {
+            let path = dir.join(name);
+            for kind in ["link", "pipe", "device", "giant"] {
+                fs::remove_file(&path).unwrap();
+                match kind {
+                    "link" => symlink(&secret, &path).unwrap(),
+                    "device" => symlink("/dev/zero", &path).unwrap(),
+                    "pipe" => mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap(),
+                    _ => fs::File::create(&path).unwrap().set_len(10 << 30).unwrap(),
+                }
+                let failure = load(&installation, &id).unwrap_err();
+                assert!(failure.to_string().contains(name), "{name}, {kind}: {failure}");
+                fs::remove_file(&path).unwrap();
+                restore();
+            }
+        }
+        // The folder of the sub-agents, too; and one with files without number.
+        atomic_file::move_to(
+            &dir.join(".claude"),
+            &root.path().join("elsewhere"),
+            Durability::Volatile,
+        )
+        .unwrap();
+        symlink(root.path().join("elsewhere"), dir.join(".claude")).unwrap();
+        assert!(load(&installation, &id).is_err());
+        fs::remove_file(dir.join(".claude")).unwrap();
+        fs::create_dir_all(dir.join(".claude/agents")).unwrap();
+        for number in 0..=MAX_AGENTS {
+            put(&dir.join(format!(".claude/agents/{number}.md")), agent);
+        }
+        assert!(load(&installation, &id).is_err());
+    }
 }

@@ -491,6 +491,24 @@ async fn engine_that_is_not_there_is_unreachable() {
     assert_eq!(error.to_string(), "cannot connect to `ssh://somewhere`");
 }
 
+/// On a clock that jumps to the next timeout: each call has one.
+#[tokio::test(start_paused = true)]
+async fn engine_that_takes_calls_and_never_answers_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+    let engine = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        loop {
+            connections.push(listener.accept().await.unwrap());
+        }
+    });
+    let start = tokio::time::Instant::now();
+    let error = DockerRuntime::connect_to(&endpoint, "t").await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(start.elapsed() <= Duration::from_secs(60), "{:?}", start.elapsed());
+    engine.abort();
+}
+
 #[tokio::test]
 async fn engine_that_is_too_old_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,7 @@
 //! The files that an agent leaves for others.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Component, Path};
 
 use protocol::untrusted::{Bounds, Folder, Found, Refusal};
@@ -45,6 +47,28 @@ pub(crate) fn collect(
         }
     }
     Ok(artifacts)
+}
+
+/// Makes files survive a power cut, with the folders that they are in: what a result names is on disk before
+/// it.
+///
+/// # Errors
+///
+/// Any error of the syncing. What can't be opened the supervisor refuses, and says why.
+pub(crate) fn make_safe(folder: &Folder, files: &[String]) -> io::Result<()> {
+    let mut folders = BTreeSet::new();
+    for path in files.iter().map(Path::new) {
+        if let Ok((file, _)) = folder.open_file(path, u64::MAX) {
+            file.sync_all()?;
+        }
+        folders.extend(path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()));
+    }
+    for path in folders.into_iter().rev() {
+        if let Ok(folder) = folder.folder(path) {
+            folder.sync()?;
+        }
+    }
+    folder.sync()
 }
 
 /// Returns the files that are there, of an attempt that failed anyway.
@@ -113,6 +137,7 @@ mod tests {
             named(&["./b.md", absolute.to_str().unwrap(), "artifacts/a.md", "b.md", " a.md "]);
         let artifacts = collect(&folder, dir.path(), &names).unwrap();
         assert_eq!(artifacts, ["b.md", "sub/c.md", "a.md", "extra.txt"]);
+        make_safe(&folder, &artifacts).unwrap();
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use protocol::atomic_file;
 use protocol::untrusted::Folder;
 use protocol::{
     Assignment, Driver, FailureKind, RunId, SessionId, Status, TaskError, TaskKind, TaskResult,
@@ -127,6 +128,9 @@ impl Work {
         self.files = artifacts::whatever(&folder);
         let mut delivery = ran?;
         delivery.artifacts = artifacts::collect(&folder, &artifacts, &delivery.artifacts)?;
+        artifacts::make_safe(&folder, &delivery.artifacts)
+            .and_then(|()| atomic_file::sync_folder(artifacts.parent().unwrap_or(&artifacts)))
+            .map_err(|e| local("make the artifacts safe", &e))?;
         if delivery.summary.is_empty() {
             match delivery.artifacts.len() {
                 0 => {

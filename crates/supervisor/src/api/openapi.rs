@@ -6,8 +6,9 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::types::{
-    ApiError, DecisionAnswer, DecisionView, Health, NewTask, RunOpened, RunSummary, Shutdown,
-    StatusReport, SubmitRun, TargetName, TaskAdded, TaskView, Transcript, WorkerView,
+    ApiError, DecisionAnswer, DecisionView, GcReport, GcRequest, Health, NewTask, RunOpened,
+    RunSummary, Shutdown, StatusReport, SubmitRun, TargetName, TaskAdded, TaskView, Transcript,
+    WorkerView,
 };
 use super::usage::{Estimate, UsageReport};
 
@@ -59,6 +60,9 @@ pub fn document() -> Value {
         "The transcripts of a run, a task or a worker",
         any,
     );
+    let clear =
+        "Remove runs that ended long ago, what is left of old attempts, and unfinished files";
+    doc.post::<GcRequest, GcReport>("/v1/gc", clear, "200");
     doc.post::<Shutdown, Value>("/v1/shutdown", "End the daemon", "202");
     doc.get::<Value>("/v1/openapi.json", "This document", &[]);
     json!({

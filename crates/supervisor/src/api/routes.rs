@@ -1,8 +1,5 @@
 //! The routes: each asks the dispatcher, or reads a file that is known to be safe.
 
-use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
-
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -17,8 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::types::{
-    ApiError, DecisionAnswer, DecisionView, ErrorKind, Health, NewTask, RunView, Shutdown,
-    StatusReport, SubmitRun, TargetName, Transcript, WorkerView,
+    ApiError, DecisionAnswer, DecisionView, ErrorKind, GcReport, GcRequest, Health, NewTask,
+    RunView, Shutdown, StatusReport, SubmitRun, TargetName, Transcript, WorkerView,
 };
 use super::usage::{Estimate, UsageReport};
 use crate::admit;
@@ -26,7 +23,7 @@ use crate::dispatch::Dispatcher;
 use crate::failure::{Failure, FailureKind};
 use crate::inbox::Inbox;
 use crate::install::Installation;
-use crate::journal::{self, Committed};
+use crate::journal::Committed;
 use crate::{decisions, estimate, usage, view};
 
 /// What the routes need.
@@ -56,7 +53,7 @@ pub fn router(api: Api) -> Router {
 }
 
 /// Returns each route with what it does. [`openapi`](super::openapi) describes them.
-fn routes() -> [(&'static str, MethodRouter<Api>); 18] {
+fn routes() -> [(&'static str, MethodRouter<Api>); 19] {
     [
         ("/v1/health", get(health)),
         ("/v1/status", get(status)),
@@ -74,6 +71,7 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 18] {
         ("/v1/usage", get(used)),
         ("/v1/workers", get(workers)),
         ("/v1/logs/{id}", get(logs)),
+        ("/v1/gc", post(clear_old)),
         ("/v1/shutdown", post(shut_down)),
         ("/v1/openapi.json", get(async || Json(super::openapi::document()))),
     ]
@@ -417,6 +415,14 @@ async fn shut_down(State(api): State<Api>, bytes: Bytes) -> Answer<Response> {
     Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response())
 }
 
+async fn clear_old(State(api): State<Api>, bytes: Bytes) -> Answer<Json<GcReport>> {
+    let request: GcRequest = body(&bytes)?;
+    let chosen = api.ask(move |d| d.choose_old(request)).await?;
+    // What is forgotten goes also when nobody waits for the answer any more.
+    let removal = tokio::task::spawn_blocking(move || chosen.carry_out());
+    removal.await.map(Json).map_err(|_| ending())
+}
+
 #[derive(Debug, Deserialize)]
 struct EventsQuery {
     #[serde(default)]
@@ -435,7 +441,7 @@ async fn events(
 ) -> Answer<Response> {
     let run = api.look(move |d| find_run(d, &id)).await??;
     let reader = JournalReader {
-        path: api.installation.journal(run),
+        installation: api.installation.clone(),
         run,
         committed: api.committed.clone(),
         offset: query.offset,
@@ -448,7 +454,7 @@ async fn events(
 
 /// Reads along with a journal: what is safe, and then what becomes safe.
 struct JournalReader {
-    path: PathBuf,
+    installation: Installation,
     run: RunId,
     committed: Committed,
     offset: u64,
@@ -461,16 +467,16 @@ impl JournalReader {
         loop {
             // Seen before the length is read, so that what comes after it is not missed.
             this.committed.mark_seen();
-            let length = this.committed.length(this.run);
-            if this.offset < length {
-                let (path, from) = (this.path.clone(), this.offset);
+            if this.offset < this.committed.length(this.run) {
+                let (committed, installation) = (this.committed.clone(), this.installation.clone());
+                let (run, from) = (this.run, this.offset);
                 let read =
-                    tokio::task::spawn_blocking(move || read_part(&path, from, length)).await;
-                let records = match read.map_err(std::io::Error::other).and_then(|records| records)
-                {
-                    Ok(records) => records,
-                    Err(error) => return Some((Err(error), None)),
-                };
+                    tokio::task::spawn_blocking(move || committed.read(&installation, run, from));
+                let (records, length) =
+                    match read.await.map_err(std::io::Error::other).and_then(|read| read) {
+                        Ok(read) => read,
+                        Err(error) => return Some((Err(error), None)),
+                    };
                 this.offset = length;
                 let ended = matches!(
                     records.last().map(|record| &record.event),
@@ -478,6 +484,8 @@ impl JournalReader {
                 );
                 let after = this.query.after;
                 let lines = lines(records.iter().filter(|record| record.seq > after));
+                // A snapshot may take the place of what was read, and have some of it again.
+                this.query.after = records.last().map_or(after, |last| last.seq.max(after));
                 let next = (this.query.follow && !ended).then_some(this);
                 return Some((Ok(lines), next));
             }
@@ -486,14 +494,6 @@ impl JournalReader {
             }
         }
     }
-}
-
-fn read_part(path: &std::path::Path, from: u64, to: u64) -> std::io::Result<Vec<Record>> {
-    let mut file = std::fs::File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::new();
-    file.take(to - from).read_to_end(&mut bytes)?;
-    journal::records(&bytes).map_err(std::io::Error::other)
 }
 
 fn lines<'a>(records: impl Iterator<Item = &'a Record>) -> Bytes {

@@ -392,6 +392,80 @@ pub struct Shutdown {
     pub stop_workers: bool,
 }
 
+/// What is to be cleared away. Body of `POST /v1/gc`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GcRequest {
+    /// How old something has to be, in seconds since it ended.
+    pub keep_seconds: u64,
+    /// Whether only to say what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Whether the published results and answers of runs go with them.
+    #[serde(default)]
+    pub results: bool,
+}
+
+/// What was cleared away, or would be. Answer of `POST /v1/gc`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GcReport {
+    /// Whether nothing was removed.
+    pub dry_run: bool,
+    /// What ended before that is old.
+    pub before: Time,
+    /// What went, or would go.
+    pub removed: Vec<GcItem>,
+    /// Its bytes on disk.
+    pub bytes: u64,
+    /// The runs that are old enough and stay.
+    pub kept: Vec<GcKept>,
+    /// What could not be looked at or removed, and why.
+    pub failed: Vec<String>,
+}
+
+/// Something that is cleared away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GcItem {
+    /// What it is.
+    pub kind: GcKind,
+    /// Its path in the installation, or its name at the container engine.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// What can be cleared away.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum GcKind {
+    /// A run that ended: its journal, and what is left of its attempts.
+    Run,
+    /// What is left of an attempt of a run that stays: its transcript.
+    Attempt,
+    /// An agent's session that nothing will go on with.
+    Session,
+    /// A published result or answer.
+    Result,
+    /// A file that was never finished.
+    Temporary,
+    /// A container that has ended.
+    Container,
+    /// An image of workers that nothing uses.
+    Image,
+}
+
+/// A run that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GcKept {
+    /// The run.
+    pub run: RunId,
+    /// Why.
+    pub why: String,
+}
+
 /// The kind of an [`ApiError`]; it decides the HTTP status and the exit code of the CLI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -179,6 +179,28 @@ pub struct LimitView {
     pub left: i64,
 }
 
+/// The limits of a worker of its own, over all models.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerLimits {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its limits.
+    pub limits: Vec<LimitView>,
+}
+
+/// A request that read less from the prompt cache than an earlier one of its session or worker had put there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheBreakView {
+    /// The task that sent it.
+    pub task_id: TaskId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// About how many tokens it did not read.
+    pub lost_tokens: u64,
+    /// Why: which block differs from which attempt's, or that the bytes are the same.
+    pub why: String,
+}
+
 /// What holds requests back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockedView {
@@ -214,6 +236,10 @@ pub struct UsageReport {
     pub budgets: Vec<BudgetView>,
     /// The limits, as they are believed to be.
     pub limits: Vec<PaceView>,
+    /// The limits of workers that have some of their own.
+    pub worker_limits: Vec<WorkerLimits>,
+    /// The latest requests since the start, oldest first, that did not read from the prompt cache what they should have.
+    pub cache_breaks: Vec<CacheBreakView>,
 }
 
 /// What the present day has taken up to now.

@@ -7,7 +7,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum, ValueHint};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    the run ended, but not every task is complete
+  1    the run ended, but not every task is complete; of `diff`: the runs part
   2    the command line is wrong
   3    bad input: a request, task, plan or configuration
   4    the daemon can't be reached or can't start
@@ -79,6 +79,23 @@ pub enum Command {
     Result(ResultArgs),
     /// Print what has happened in a run
     Events(EventsArgs),
+    /// Fold a run's journal again: how it stood at any point, and why
+    ///
+    /// Shows the run after its last event, or after the one that is asked for, with the reason of that
+    /// event and of all that waits. No daemon is needed. Who had room and what was held is folded from
+    /// the journals of all runs; limits are those of today's configuration.
+    Replay(ReplayArgs),
+    /// Show where two runs part
+    ///
+    /// Compares them task by task and event by event. Times, ids, tokens, sessions and replicas are left
+    /// out, and so are the words of agents and what they cost. Ends with 1 when the runs part. No
+    /// daemon is needed.
+    Diff(DiffArgs),
+    /// Write a plan of what is left of a run, for `submit --plan`
+    ///
+    /// All work of the run that is not complete. What is complete is not done again: the plan names it as
+    /// `given`, so that the new run's tasks and its answer have those results. No daemon is needed.
+    Rescue(RescueArgs),
     /// Put an end to a run or a task
     Cancel(TargetArgs),
     /// Do again what did not complete
@@ -97,6 +114,15 @@ pub enum Command {
     Auth(AuthCommand),
     /// Look for everything that could stop a run, each with its cure
     Doctor(DoctorArgs),
+    /// Remove what ended long ago and nothing needs any more
+    ///
+    /// What goes: the journals of such runs with the transcripts of their attempts; transcripts of other tasks
+    /// that ended as long ago; sessions that nothing will go on with; files that a crash left unfinished;
+    /// containers of this installation that have ended, and images of workers that nothing uses. What
+    /// stays: all that is published in `results/`, unless `--results` is given; open runs, and runs on whose
+    /// tasks others depend; the names and results of tasks without a run; what was spent; logins. A run that
+    /// is gone can't be shown or retried. Works beside a daemon, and without one.
+    Gc(GcArgs),
     /// Print the JSON Schema of a file format
     Schema(SchemaArgs),
     /// Print a shell completion script
@@ -312,6 +338,54 @@ pub struct EventsArgs {
     pub json: bool,
 }
 
+/// Arguments of `supervisor replay`.
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// A run, by its id or short form
+    pub run: String,
+
+    /// The last event: its number, or a time such as 12:01:07 or 2026-11-20T12:01:07Z
+    #[arg(long, value_name = "EVENT|TIME")]
+    pub(crate) until: Option<super::replay::Until>,
+
+    /// Show each event on the way, why it happened and what it changed
+    ///
+    /// On a terminal it waits for Enter after each.
+    #[arg(long)]
+    pub step: bool,
+
+    /// Print JSON: the state, or with --step one object for each event
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor diff`.
+#[derive(Args, Debug)]
+pub struct DiffArgs {
+    /// A run, by its id or short form
+    #[arg(value_name = "RUN")]
+    pub left: String,
+
+    /// The run that it is compared with
+    #[arg(value_name = "RUN")]
+    pub right: String,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `supervisor rescue`.
+#[derive(Args, Debug)]
+pub struct RescueArgs {
+    /// A run, by its id or short form
+    pub run: String,
+
+    /// Write the plan into this new file instead of printing it
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+}
+
 /// Arguments of `supervisor cancel` and `supervisor retry`.
 #[derive(Args, Debug)]
 pub struct TargetArgs {
@@ -388,6 +462,26 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
+/// Arguments of `supervisor gc`.
+#[derive(Args, Debug)]
+pub struct GcArgs {
+    /// How long to keep what has ended: 30d, 12h, 2w
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_age)]
+    pub keep: std::time::Duration,
+
+    /// Remove nothing: print what would go
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Remove the published results and answers of those runs too
+    #[arg(long)]
+    pub results: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `supervisor schema`.
 #[derive(Args, Debug)]
 pub struct SchemaArgs {
@@ -412,9 +506,45 @@ fn parse_priority(text: &str) -> Result<protocol::Priority, String> {
     }
 }
 
+/// Reads a time as people write it: a number and a unit, in any case, with or without a space.
+fn parse_age(text: &str) -> Result<std::time::Duration, String> {
+    let text = text.trim();
+    let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit);
+    let seconds: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "s" | "sec" | "second" | "seconds" => 1,
+        "m" | "min" | "minute" | "minutes" => 60,
+        "h" | "hour" | "hours" => 3_600,
+        "d" | "day" | "days" => 86_400,
+        "w" | "week" | "weeks" => 7 * 86_400,
+        "" => return Err("a unit is missing: write 30d, 12h or 2w".to_owned()),
+        _ => return Err("must be a number and a unit: 30d, 12h, 90min or 2w".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "must begin with a number, as in 30d")?;
+    let seconds = number.checked_mul(seconds).ok_or("is longer than anything")?;
+    Ok(std::time::Duration::from_secs(seconds))
+}
+
 fn parse_budget(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(usd) if usd.is_finite() && usd > 0.0 => Ok(usd),
         _ => Err("must be more than 0 (US dollars)".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_age;
+
+    #[test]
+    fn ages_are_read_as_people_write_them() {
+        let seconds = |text| parse_age(text).map(|age| age.as_secs());
+        assert_eq!(seconds("30d"), Ok(30 * 86_400));
+        assert_eq!(seconds(" 12 H "), Ok(12 * 3_600));
+        assert_eq!(seconds("2weeks"), Ok(14 * 86_400));
+        assert_eq!(seconds("0s"), Ok(0));
+        for wrong in ["30", "d", "", "1y", "-3d", "1.5d", "99999999999999999999d"] {
+            parse_age(wrong).unwrap_err();
+        }
     }
 }

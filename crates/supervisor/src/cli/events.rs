@@ -46,6 +46,11 @@ fn show(
     match (&entry.record, json) {
         (_, true) => context.screen.out_raw(format!("{}\n", entry.line).as_bytes()),
         (Some(record), false) => {
+            if let Some(snapshot) = &record.snapshot {
+                let events = "attempts that were over are left out; their tasks' sums have them";
+                let text = format!("Up to event {} it is shortened: {events}.\n", snapshot.seq);
+                context.screen.err(&paint(NOTE, &text));
+            }
             let text = progress.take(record);
             let text = if text.is_empty() { progress.in_passing(record) } else { text };
             context.screen.out(&text)

@@ -8,10 +8,13 @@ mod auth;
 mod check;
 mod context;
 mod decisions;
+mod diff;
 mod doctor;
 mod down;
 mod events;
 mod follow;
+mod gc;
+mod history;
 mod input;
 mod interrupt;
 mod left_behind;
@@ -20,7 +23,9 @@ mod logs;
 mod plan;
 mod progress;
 pub mod reference;
+mod replay;
 mod report;
+mod rescue;
 mod result;
 mod schema;
 mod screen;
@@ -59,7 +64,7 @@ pub(crate) use report::failure as show_failure;
 pub(crate) enum Outcome {
     /// All of it is done.
     Done,
-    /// The run or task ended, but not every task is complete.
+    /// The run or task ended, but not every task is complete; or two runs are not the same.
     Incomplete,
     /// Somebody interrupted it; what it followed goes on.
     Interrupted,
@@ -131,6 +136,12 @@ pub fn run(
     ExitCode::from(exit_code(&result))
 }
 
+/// Returns what a line of a transcript says.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn render_line(line: &str) -> String {
+    transcript::render(line)
+}
+
 async fn dispatch(
     cli: Cli,
     context: &mut Context,
@@ -147,6 +158,9 @@ async fn dispatch(
         Command::Logs(args) => logs::run(context, &args).await,
         Command::Result(args) => result::run(context, &args).await,
         Command::Events(args) => events::run(context, &args).await,
+        Command::Replay(args) => replay::run(context, &args),
+        Command::Diff(args) => diff::run(context, &args),
+        Command::Rescue(args) => rescue::run(context, &args),
         Command::Cancel(args) => target::cancel(context, &args).await,
         Command::Retry(args) => target::retry(context, &args).await,
         Command::Decisions(args) => decisions::run(context, &args).await,
@@ -156,6 +170,7 @@ async fn dispatch(
         Command::Auth(AuthCommand::Login { worker }) => auth::login(context, &worker).await,
         Command::Auth(AuthCommand::Status { worker }) => auth::status(context, worker.as_ref()),
         Command::Doctor(args) => doctor::run(context, &args).await,
+        Command::Gc(args) => gc::run(context, &args).await,
         Command::Schema(args) => schema::run(context, &args),
         Command::Completions(args) => schema::completions(context, &args),
     }

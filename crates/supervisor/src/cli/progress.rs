@@ -83,7 +83,7 @@ impl Progress {
             Event::AttemptFailed { task, attempt, error, retry_at, .. } => {
                 self.failed(at, task, *attempt, error, *retry_at)
             }
-            Event::TaskEnded { result, because } => {
+            Event::TaskEnded { result, because, .. } => {
                 self.workers.insert(result.task_id.clone(), result.worker.clone());
                 self.ended(at, result, because)
             }

@@ -137,7 +137,8 @@ fn paused(worker: &WorkerView) -> String {
     text
 }
 
-fn one_run(run: &RunView, now: Time, zone: &TimeZone) -> String {
+/// Returns a run with its tasks as a table.
+pub(crate) fn one_run(run: &RunView, now: Time, zone: &TimeZone) -> String {
     let name = run.name.as_ref().map(|name| format!(" ({})", one_line(name, 60)));
     let ended = run.tasks.iter().filter(|task| task.status.has_ended()).count();
     let mut text = format!(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use protocol::{Event, HoldScope, Priority, RunId, TaskId, WorkerId};
+use protocol::{Event, HoldScope, Priority, RunId, WorkerId};
 use serde_json::{Value, json};
 
 use super::args::TaskArgs;
@@ -11,6 +11,7 @@ use super::decisions::Lookout;
 use super::follow::{Follow, News};
 use super::interrupt::unless_interrupted;
 use super::progress::Progress;
+use super::replay::task_of;
 use super::text::NOTE;
 use super::{Outcome, Stop, input, result, text};
 use crate::api::types::{DecisionView, NewTask, TaskAdded, TaskStatus, TaskView};
@@ -132,7 +133,8 @@ async fn follow(
         };
         match news {
             News::Event(entry) => {
-                let Some(record) = entry.record.filter(|record| about(&record.event) == Some(task))
+                let Some(record) =
+                    entry.record.filter(|record| task_of(&record.event) == Some(task))
                 else {
                     continue;
                 };
@@ -153,26 +155,6 @@ async fn follow(
             // The run of single tasks never ends; if it does, the task has.
             News::End => return view().await,
         }
-    }
-}
-
-/// Returns the task that an event is about, if it is about one.
-fn about(event: &Event) -> Option<&TaskId> {
-    match event {
-        Event::TaskAdded { task, .. } => Some(&task.id),
-        Event::TaskEnded { result, .. } => Some(&result.task_id),
-        Event::PlanRejected { task, .. }
-        | Event::AttemptDispatched { task, .. }
-        | Event::AttemptStarted { task, .. }
-        | Event::AttemptStopping { task, .. }
-        | Event::AttemptFailed { task, .. }
-        | Event::TaskReset { task } => Some(task),
-        Event::CancelRequested { task, .. } => task.as_ref(),
-        Event::RunOpened { .. }
-        | Event::PlanAccepted { .. }
-        | Event::RunEnded { .. }
-        | Event::DecisionRaised { .. }
-        | Event::DecisionMade { .. } => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::args::{RuntimeChoice, UpArgs};
 use super::context::Context;
@@ -23,6 +23,9 @@ use crate::programs;
 
 /// How long a start may take. It looks for an engine, adopts containers and reads journals.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long to look for workers that run on, once the daemon has ended.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
 /// In the environment of a daemon that is to leave the terminal's session.
 const DETACHED: &str = "SUPERVISOR_DETACHED";
@@ -64,7 +67,9 @@ pub(crate) async fn run(
         () = announce => Ok(()),
     };
     served?;
-    context.screen.err(&farewell(left_behind::running(&installation).await));
+    // An engine that does not answer is not waited for.
+    let running = timeout(FAREWELL_LIMIT, left_behind::running(&installation)).await;
+    context.screen.err(&farewell(running.unwrap_or_default()));
     Ok(Outcome::Done)
 }
 

@@ -9,7 +9,8 @@ use super::table::{Cell, Table};
 use super::text::{self, BOLD, NOTE, count, duration, moment, number, one_line, paint};
 use super::{Outcome, Stop, target};
 use crate::api::usage::{
-    BudgetView, LimitView, PaceView, RunUsed, TaskUsed, Today, UsageReport, UsageTable, Used, Waits,
+    BudgetView, CacheBreakView, LimitView, PaceView, RunUsed, TaskUsed, Today, UsageReport,
+    UsageTable, Used, Waits, WorkerLimits,
 };
 use crate::usage::{MUCH, whole_percent};
 
@@ -48,8 +49,9 @@ pub(crate) fn render(report: &UsageReport, zone: &TimeZone) -> String {
     };
     parts.push(table(&all, &report.all));
     parts.extend(budgets(&report.budgets));
-    parts.extend(limits(&report.limits));
+    parts.extend(limits(&report.limits, &report.worker_limits));
     parts.extend(paces(&report.limits, zone));
+    parts.extend(cache_breaks(&report.cache_breaks));
     parts.join("\n")
 }
 
@@ -223,8 +225,33 @@ fn marked(budget: &BudgetView, share: String) -> Cell {
     if budget.share < MUCH { share.into() } else { Cell::styled(NOTE, share) }
 }
 
-fn limits(paces: &[PaceView]) -> Option<String> {
+fn cache_breaks(breaks: &[CacheBreakView]) -> Option<String> {
+    let mut table = Table::new(&["PROMPT CACHE NOT READ BY", ">TOKENS LOST", "WHY"]);
+    for of in breaks {
+        table.row([
+            format!("{} attempt {}", of.task_id, of.attempt).into(),
+            number(of.lost_tokens).into(),
+            one_line(&of.why, 120).into(),
+        ]);
+    }
+    (!table.is_empty()).then(|| table.render())
+}
+
+fn limits(paces: &[PaceView], workers: &[WorkerLimits]) -> Option<String> {
     let mut table = Table::new(&["LIMIT", "WHOSE", ">LEFT", ">OF", "WHO SAYS SO"]);
+    let mut row = |limit: &LimitView, whose: String| {
+        table.row([
+            limit.what.to_string().into(),
+            whose.into(),
+            limit.left.to_string().into(),
+            number(limit.limit).into(),
+            match limit.source {
+                Source::Config => "the configuration",
+                Source::Server => "the model's API",
+            }
+            .into(),
+        ]);
+    };
     let mut rows: Vec<(&PaceView, &LimitView)> = Vec::new();
     for pace in paces {
         for limit in &pace.limits {
@@ -239,17 +266,10 @@ fn limits(paces: &[PaceView]) -> Option<String> {
         }
     }
     for (pace, limit) in rows {
-        table.row([
-            limit.what.to_string().into(),
-            whose(pace, limit.scope).into(),
-            limit.left.to_string().into(),
-            number(limit.limit).into(),
-            match limit.source {
-                Source::Config => "the configuration",
-                Source::Server => "the model's API",
-            }
-            .into(),
-        ]);
+        row(limit, whose(pace, limit.scope));
+    }
+    for of in workers {
+        of.limits.iter().for_each(|limit| row(limit, format!("worker {}", of.worker)));
     }
     (!table.is_empty()).then(|| table.render())
 }

@@ -134,14 +134,22 @@ pub(super) fn read(installation: &Installation) -> Result<(File, String), Failur
             return Err(Failure::bad_input(message).because(error));
         }
     };
-    let file = toml::from_str(&text).map_err(|error| {
+    Ok((parse(&text)?, text))
+}
+
+/// Returns what a text says.
+///
+/// # Errors
+///
+/// Bad input, with its place.
+pub(super) fn parse(text: &str) -> Result<File, Failure> {
+    toml::from_str(text).map_err(|error| {
         let message = format!("`{}` is not a configuration", Installation::CONFIG);
         Failure::bad_input(message)
             // It shows the line, and that may be one where somebody has written the key itself.
             .because(without_keys(protocol::strict::explain_toml(&error)))
             .hint("Mend that line, or take it out: every setting has a default.")
-    })?;
-    Ok((file, text))
+    })
 }
 
 fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {

@@ -1,5 +1,7 @@
 //! What a worker is told of an attempt, and what its task may spend.
 
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use protocol::{
@@ -11,6 +13,17 @@ use scheduler::Budget;
 use super::Dispatcher;
 use crate::slot::Awaited;
 use crate::workers::{self, Worker};
+
+/// Returns whether the system could not read something, that is there and may be read.
+fn is_passing(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidData
+    )
+}
 
 impl Dispatcher {
     /// Returns what a worker has to know for an attempt, and what its task may spend; `None` when the
@@ -28,7 +41,12 @@ impl Dispatcher {
             Err(failure) => {
                 let mut message = vec![failure.to_string()];
                 message.extend(failure.causes());
-                let error = TaskError::new(FailureKind::Invalid, message.join(": "));
+                // What can't be read now may well be read later, and is no fault of the task's.
+                let kind = match failure.source().and_then(|error| error.downcast_ref()) {
+                    Some(error) if is_passing(error) => FailureKind::WorkerLost,
+                    _ => FailureKind::Invalid,
+                };
+                let error = TaskError::new(kind, message.join(": "));
                 return Some(Err(error.with_hint("Mend it and retry the task.")));
             }
         };

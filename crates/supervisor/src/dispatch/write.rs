@@ -1,6 +1,6 @@
 //! Writing what a person finds in `tasks/` and `results/`, now or as soon as there is room.
 
-use protocol::{RunId, TaskId};
+use protocol::{ReplicaId, RunId, TaskId};
 use tracing::warn;
 
 use super::Dispatcher;
@@ -12,6 +12,8 @@ pub(super) enum Unwritten {
     Task(TaskId),
     Result(TaskId),
     Run(RunId),
+    /// The slot of a replica, without what the last daemon left in it.
+    Cleared(ReplicaId),
 }
 
 impl Dispatcher {
@@ -30,6 +32,7 @@ impl Dispatcher {
                     None => Ok(()),
                 }
             }
+            Unwritten::Cleared(replica) => self.clear_slot(replica),
             Unwritten::Run(run) => {
                 let (gateways, now) = (self.gateways(), self.clock.now());
                 match view::summary(&self.scheduler, &self.installation, gateways, *run, now) {
@@ -51,7 +54,7 @@ impl Dispatcher {
             Err(error) => {
                 warn!(?what, %error, "Can't write; trying again.");
                 self.notices.insert("files".to_owned(), format!("can't write files: {error}"));
-                self.unwritten.insert(what, ());
+                protocol::mutant!(UnwrittenForgotten, self.unwritten.insert(what, ()), None);
             }
         }
     }

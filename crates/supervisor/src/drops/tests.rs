@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
-use protocol::{Event, Status};
+use protocol::{Event, RunId, Status};
 use rustix::fs::{CWD, FileType, Mode};
 use serde_json::Value;
 use tokio::time::sleep;
@@ -269,6 +269,57 @@ async fn file_that_an_editor_puts_in_place_of_another_is_not_a_removal() {
     }
     sleep(Duration::from_secs(20)).await;
     assert_eq!(daemon.reason("a").await, "waits for b (not here yet)");
+}
+
+/// An editor may save every other second, and no event tell of it. The looks from time to time alone would
+/// then find the file missing twice, two seconds apart.
+#[tokio::test(start_paused = true)]
+async fn file_that_an_editor_replaces_again_and_again_unheard_is_not_a_removal() {
+    let world = busy().deaf();
+    let daemon = world.up().await;
+    let text = task("a").replace("\"x\"", "\"x\", \"dependencies\": [\"b\"]");
+    drop_file(&world, "a.json", text.as_bytes());
+    until("it is taken", async || is_known(&daemon, "a").await.then_some(())).await;
+    let path = world.task_file("marie", "a");
+    for _ in 0..20 {
+        fs::remove_file(&path).unwrap();
+        sleep(Duration::from_millis(1500)).await;
+        write(&path, text.as_bytes());
+        // So that the looks fall on every part of it.
+        sleep(Duration::from_millis(1330)).await;
+    }
+    assert_eq!(daemon.reason("a").await, "waits for b (not here yet)");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(daemon.ended(["a"]).await, [Status::Cancelled]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_any_event_drops_are_taken_and_results_taken_in() {
+    let world = World::of_diligent_workers().deaf();
+    let daemon = world.up().await;
+    let start = Instant::now();
+    drop_file(&world, "a.json", task("a").as_bytes());
+    assert_eq!(daemon.ended(["a"]).await, [Status::Complete]);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let notices = daemon.notices().await;
+    assert!(notices.iter().any(|n| n.contains("`fs.inotify.max_user_instances`")), "{notices:?}");
+}
+
+/// No event tells of most of them: the queue of events is shorter.
+#[tokio::test(start_paused = true)]
+async fn twenty_thousand_files_that_are_dropped_at_once_are_all_taken() {
+    let world = World::with_runtime(crate::runtime::fake::FakeRuntime::unused());
+    let daemon = world.up().await;
+    for number in 0..20_000 {
+        let id = format!("t{number}");
+        let text = task(&id).replace("\"x\"", "\"x\", \"dependencies\": [\"later\"]");
+        drop_file(&world, &format!("{id}.json"), text.as_bytes());
+    }
+    until("all are taken", async || {
+        let known = daemon.ask(|d| d.scheduler().run_tasks(&RunId::Adhoc).count()).await;
+        (known == 20_000).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,9 @@ pub enum WayOut {
         /// The file.
         file: PathBuf,
     },
+    /// None, in a simulation.
+    #[cfg(feature = "simulate")]
+    Simulated,
 }
 
 impl WayOut {
@@ -59,6 +62,8 @@ impl WayOut {
         match self {
             Self::Socket(listener) => listener.path().exists(),
             Self::Port { file, .. } => file.exists(),
+            #[cfg(feature = "simulate")]
+            Self::Simulated => true,
         }
     }
 
@@ -67,6 +72,8 @@ impl WayOut {
         match self {
             Self::Socket(listener) => listener.assign(caller),
             Self::Port { listener, .. } => listener.assign(caller),
+            #[cfg(feature = "simulate")]
+            Self::Simulated => {}
         }
     }
 
@@ -75,6 +82,8 @@ impl WayOut {
         match self {
             Self::Socket(listener) => listener.stop(task, attempt),
             Self::Port { listener, .. } => listener.stop(task, attempt),
+            #[cfg(feature = "simulate")]
+            Self::Simulated => None,
         }
     }
 }

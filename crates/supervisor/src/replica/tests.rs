@@ -106,3 +106,24 @@ async fn replica_that_does_not_serve_pauses_its_worker_and_says_why() {
     assert!(!end(1, &words).await.0);
     assert!(!end(78, "INFO Something.").await.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn result_that_was_reported_is_not_taken_in_again_when_its_attempt_is_to_stop() {
+    let world = World::of_diligent_workers();
+    let (inbox, mut messages) = Inbox::new();
+    let Parts { surroundings, replicas, workers, .. } = world.parts(inbox, Default::default());
+    let (slot, spec) = replicas.plan(&"marie-1".parse().unwrap(), &workers);
+    let keeper = Keeper::start(surroundings, slot, spec);
+    keeper.dispatch(assignment(1));
+    while !matches!(next(&mut messages).await, Input::AttemptReported { .. }) {}
+
+    // The dispatcher moves away what was taken in; its order to stop comes from before it knew.
+    let awaited = Awaited::of(&assignment(1));
+    let kept = world.installation.attempt(awaited.run, &awaited.task, awaited.attempt);
+    std::fs::remove_dir_all(kept.join("artifacts")).unwrap();
+    keeper.order(Order::Interrupt { awaited, reason: "it is late".to_owned() });
+    let more = timeout(Duration::from_secs(60), messages.recv()).await;
+
+    assert!(!matches!(more, Ok(Some(Message::Input(_)))), "{more:?}");
+    assert!(!kept.join("artifacts").exists());
+}

@@ -14,16 +14,29 @@ use crate::runtime::{Exit, Found, ReplicaSpec, Runtime, RuntimeError};
 pub(crate) struct Engine {
     pub(crate) replicas: FakeRuntime,
     away: watch::Sender<bool>,
+    /// The replica about which it takes calls and never answers.
+    hangs: watch::Sender<Option<ReplicaId>>,
 }
 
 impl Engine {
     pub(crate) fn new(replicas: FakeRuntime) -> Self {
-        Self { replicas, away: watch::Sender::new(false) }
+        Self { replicas, away: watch::Sender::new(false), hangs: watch::Sender::new(None) }
     }
 
     /// Makes the engine go away or come back.
     pub(crate) fn set_away(&self, away: bool) {
         self.away.send_replace(away);
+    }
+
+    /// Makes the engine take calls about a replica and never answer, or answer again.
+    pub(crate) fn set_hanging(&self, replica: Option<&str>) {
+        self.hangs.send_replace(replica.map(|replica| replica.parse().unwrap()));
+    }
+
+    async fn answers_about(&self, replica: &ReplicaId) {
+        let mut hangs = self.hangs.subscribe();
+        // It ends with the sender, which is ours.
+        let _ = hangs.wait_for(|hangs| hangs.as_ref() != Some(replica)).await;
     }
 
     pub(crate) fn calls(&self) -> Vec<String> {
@@ -54,6 +67,7 @@ impl Runtime for Engine {
 
     async fn ensure(&self, spec: &ReplicaSpec, busy: bool) -> Result<(), RuntimeError> {
         self.reach()?;
+        self.answers_about(&spec.replica).await;
         self.replicas.ensure(spec, busy).await
     }
 
@@ -71,6 +85,7 @@ impl Runtime for Engine {
 
     async fn stop(&self, replica: &ReplicaId, grace: Duration) -> Result<(), RuntimeError> {
         self.reach()?;
+        self.answers_about(replica).await;
         self.replicas.stop(replica, grace).await
     }
 

@@ -48,6 +48,10 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     /// The attempts that workers began, in order: `build.1 on marie-1`.
     pub(crate) begun: Arc<Mutex<Vec<String>>>,
+    /// Whether no folder can be watched.
+    deaf: bool,
+    /// From how many bytes on journals are made shorter, where that is to be soon.
+    pub(crate) growth: Option<u64>,
     dir: TempDir,
 }
 
@@ -87,12 +91,18 @@ impl World {
         let installation = Installation::at(dir.path()).unwrap();
         daemon::make_folders(&installation).unwrap();
         let engine = Engine::new(runtime);
-        let world = Self { installation, engine, begun: Arc::default(), dir };
+        let begun = Arc::default();
+        let world = Self { installation, engine, begun, deaf: false, growth: None, dir };
         for (worker, replicas) in [("marie", 1), ("emma", 2), ("orchestrator", 1)] {
             fs::create_dir_all(world.installation.workspace(&id(worker))).unwrap();
             world.configure(worker, &format!("replicas = {replicas}"));
         }
         world
+    }
+
+    /// Returns the installation where no folder can be watched.
+    pub(crate) fn deaf(self) -> Self {
+        Self { deaf: true, ..self }
     }
 
     /// Writes a worker's configuration: what all have, and this.
@@ -151,8 +161,11 @@ impl World {
     /// Starts a daemon, as `daemon::run` does.
     pub(crate) async fn up(&self) -> Daemon {
         let installation = &self.installation;
-        let (journals, records) = Journals::open(installation).unwrap();
-        let latest = records.last().map_or(Time::ZERO, |record| record.at);
+        let (mut journals, records) = Journals::open(installation).unwrap();
+        if let Some(growth) = self.growth {
+            journals.set_growth(growth);
+        }
+        let latest = journals.latest();
         let (inbox, messages) = Inbox::new();
         let Parts { surroundings, replicas, workers, engine, config } =
             self.parts(inbox.clone(), latest);
@@ -164,15 +177,17 @@ impl World {
             workers: workers.clone(),
             replicas,
             surroundings,
-            watch: Watch::start(),
+            watch: if self.deaf { Watch::deaf() } else { Watch::start() },
             rehearsal: false,
             random,
         });
         let stop = CancellationToken::new();
         let work = tokio::spawn(dispatcher.run(messages, stop.clone()));
         for worker in workers.keys() {
-            Drops::start(installation.clone(), worker.clone(), inbox.clone()).await.unwrap();
+            Drops::start(installation.clone(), worker.clone(), inbox.clone()).unwrap();
         }
+        // Tests find it as it is when it has begun.
+        inbox.ask(|_| ()).await;
         Daemon { inbox, committed, stop, work, engine }
     }
 

@@ -90,11 +90,22 @@ fn question(ledger: &Ledger, one: Option<RunId>, rehearsal: bool) -> Question {
         opened: Time::ZERO,
         phase: scheduler::RunPhase::Executing,
         plan: None,
+        given: Vec::new(),
         cancel_requested: false,
     };
     Question {
         ledger: ledger.clone(),
         limits: Vec::new(),
+        worker_limits: Vec::new(),
+        cache_breaks: [1, 2]
+            .map(|of| CacheBreak {
+                run: run(of),
+                task: "a".parse().unwrap(),
+                attempt: Attempt::FIRST,
+                lost: of.into(),
+                why: "tools[0] differs".to_owned(),
+            })
+            .to_vec(),
         budgets: Vec::new(),
         rehearsal,
         run: one.map(entry),
@@ -108,6 +119,11 @@ fn question(ledger: &Ledger, one: Option<RunId>, rehearsal: bool) -> Question {
 fn sums_of_a_run_are_those_of_its_requests() {
     let (ledger, _out) = ledger();
     let report = question(&ledger, Some(run(2)), false).answer().unwrap();
+    let lost = |report: &UsageReport| -> Vec<u64> {
+        report.cache_breaks.iter().map(|of| of.lost_tokens).collect()
+    };
+    assert_eq!(lost(&report), [2]);
+    assert_eq!(lost(&question(&ledger, None, false).answer().unwrap()), [1, 2]);
     let used = Used {
         requests: 3,
         cut_off: 1,

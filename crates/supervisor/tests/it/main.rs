@@ -14,6 +14,7 @@ mod failures;
 mod janitor;
 mod restart;
 mod runs;
+mod soak;
 mod upstream;
 mod walls;
 mod world;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, inotify};
 
 use super::{Finding, files};
 use crate::cli::check;
@@ -71,24 +71,41 @@ pub(super) fn check_sockets(installation: &Installation, places: &[PathBuf]) -> 
 pub(super) struct Inotify {
     pub(super) instances: u64,
     pub(super) watches: u64,
+    /// Whether there is an instance left.
+    pub(super) is_one_left: bool,
 }
 
 /// Returns the kernel's limits; `None` where the kernel has no such thing.
-pub(super) fn inotify() -> Option<Inotify> {
+pub(super) fn inotify_limits() -> Option<Inotify> {
     let read = |name: &str| {
         let text = fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok()?;
         text.trim().parse().ok()
     };
-    Some(Inotify { instances: read("max_user_instances")?, watches: read("max_user_watches")? })
+    let one = inotify::init(inotify::CreateFlags::CLOEXEC);
+    Some(Inotify {
+        instances: read("max_user_instances")?,
+        watches: read("max_user_watches")?,
+        is_one_left: one.is_ok(),
+    })
 }
 
 /// Checks that all folders can be watched.
 pub(super) fn check_watches(needed: u64, limits: Option<Inotify>) -> Finding {
     const CHECK: &str = "watches";
-    let Some(Inotify { instances, watches }) = limits else {
+    let Some(Inotify { instances, watches, is_one_left }) = limits else {
         let message = "there is no inotify here: folders are looked at every 2 seconds";
         return Finding::note(CHECK, message, "Nothing needs to be done; it is only slower.");
     };
+    if !is_one_left {
+        return Finding::note(
+            CHECK,
+            format!(
+                "all {instances} inotify instances of this user are taken: folders are looked at every \
+                 few seconds"
+            ),
+            format!("sudo sysctl fs.inotify.max_user_instances={}", instances.max(128) * 4),
+        );
+    }
     // Others of the same user need some too.
     if watches < needed.saturating_mul(2) {
         return Finding::note(

@@ -132,7 +132,7 @@ async fn check_all(installation: &Installation, config: Result<&Config, &Failure
         findings.push(machine::check_memory(config.max_running.value, machine::free_memory()));
     }
     findings.push(machine::check_sockets(installation, &machine::socket_places()));
-    findings.push(machine::check_watches(files::watched(installation), machine::inotify()));
+    findings.push(machine::check_watches(files::watched(installation), machine::inotify_limits()));
     findings.push(machine::check_disk(machine::free_disk(installation.root())));
     findings.push(programs::check_daemon(installation).await);
     findings

@@ -321,10 +321,15 @@ fn sockets_need_a_place_that_is_short_enough() {
 
 #[test]
 fn machine_that_has_too_little_is_told_of() {
-    let few = Some(Inotify { instances: 128, watches: 10 });
+    let few = Some(Inotify { instances: 128, watches: 10, is_one_left: true });
     assert_finding(&machine::check_watches(9, few), State::Note, "10 watches");
-    let alone = Some(Inotify { instances: 1, watches: 65_536 });
+    let alone = Some(Inotify { instances: 1, watches: 65_536, is_one_left: true });
     assert_finding(&machine::check_watches(9, alone), State::Note, "1 inotify");
+    let none = Some(Inotify { instances: 128, watches: 65_536, is_one_left: false });
+    let used_up = machine::check_watches(9, none);
+    assert_finding(&used_up, State::Note, "all 128 inotify instances");
+    let cure = "sudo sysctl fs.inotify.max_user_instances=512";
+    assert_eq!(used_up.cure.as_deref(), Some(cure));
     assert_finding(&machine::check_watches(9, None), State::Note, "no inotify");
     assert_finding(&machine::check_disk(Some(100 << 20)), State::Problem, "100 MiB");
     assert_finding(&machine::check_disk(Some(1 << 30)), State::Note, "1.0 GiB");

@@ -217,6 +217,10 @@ fn usage() -> Value {
             budget("run k3f9", Value::Null, json!(1000), 0.25),
         ],
         "limits": [pace("claude-a", blocked), pace("claude-b", Value::Null)],
+        "worker_limits": [{ "worker": "marie", "limits": [limit("in_flight", "worker", "config", 3)] }],
+        "cache_breaks": [
+            { "task_id": "k3f9.b", "attempt": 2, "lost_tokens": 21_000, "why": "tools[3] differs from k3f9.a attempt 1" },
+        ],
     })
 }
 
@@ -250,10 +254,14 @@ async fn usage_is_shown_by_worker_model_and_run_with_budgets_and_limits() {
     requests per minute      account 0              48  50,000  the configuration
     input tokens per minute  claude-a, account 0  -100  50,000  the model's API
     input tokens per minute  claude-b, account 0  -100  50,000  the model's API
+    requests in flight       worker marie            3  50,000  the configuration
 
     REQUESTS TO  ACCOUNT    IN FLIGHT  AT MOST  WAITING  HELD BACK
     claude-a     account 0          2        8        3  rate limited until 2026-11-20 14:05
     claude-b     account 0          2        8        3  -
+
+    PROMPT CACHE NOT READ BY  TOKENS LOST  WHY
+    k3f9.b attempt 2               21,000  tools[3] differs from k3f9.a attempt 1
     ");
     let json = world.run(&["usage", "--json"]).await.out;
     assert_eq!(json.lines().count(), 1);
@@ -276,6 +284,8 @@ async fn usage_of_a_run_is_shown_by_task_and_attempt() {
         ("today", Value::Null),
         ("budgets", json!([])),
         ("limits", json!([])),
+        ("worker_limits", json!([])),
+        ("cache_breaks", json!([])),
     ] {
         report[field] = value;
     }
@@ -675,5 +685,75 @@ async fn result_of_a_task_that_waits_points_to_what_it_waits_for() {
     Caused by: waits for a (not here yet)
 
     Hint: `supervisor status` shows what it waits for.
+    ");
+}
+
+#[tokio::test]
+async fn gc_without_a_daemon_takes_its_place_and_a_dry_run_removes_nothing() {
+    let world = World::new();
+    let nothing = world.run(&["gc"]).await;
+    assert_eq!((nothing.code, nothing.err.as_str()), (0, ""));
+    assert!(nothing.out.starts_with("There is nothing from before "), "{}", nothing.out);
+    assert!(!world.dir.path().join(".supervisor").exists());
+
+    fs::create_dir_all(world.path(".supervisor/runs")).unwrap();
+    world.file("results/.AbC123.tmp", "half");
+    let file = fs::File::options().write(true).open(world.path("results/.AbC123.tmp")).unwrap();
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(7200)).unwrap();
+    let dry = world.run(&["gc", "--dry-run", "--json"]).await;
+    let report: Value = serde_json::from_str(&dry.out).unwrap();
+    let expected = json!([{"kind": "temporary", "name": "results/.AbC123.tmp", "bytes": 4}]);
+    assert_eq!((&report["removed"], &report["dry_run"]), (&expected, &json!(true)));
+    assert!(file_names(&world, "results").contains(&".AbC123.tmp".to_owned()));
+
+    let done = world.run(&["gc", "--keep", "12h"]).await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("unfinished file"), "{}", done.out);
+    assert_eq!(file_names(&world, "results"), [""; 0]);
+}
+
+fn file_names(world: &World, folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(world.dir.path().join(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn gc_beside_a_daemon_asks_it() {
+    let report = json!({"dry_run": false, "before": "2026-09-21T14:13:20.000Z", "removed": [
+        {"kind": "run", "name": ".supervisor/runs/x", "bytes": 2_500_000}], "bytes": 0, "kept": [],
+        "failed": ["`results/x`: no such luck"]});
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Value::Null));
+    let seen = std::sync::Arc::clone(&asked);
+    let clear = async move |body: axum::body::Bytes| {
+        *seen.lock().unwrap() = serde_json::from_slice(&body).unwrap();
+        axum::Json(report.clone())
+    };
+    let world = World::with_daemon(Router::new().route("/v1/gc", post(clear)));
+    let did = world.run(&["gc", "--keep", "2w", "--results"]).await;
+    let request = json!({"keep_seconds": 1_209_600, "dry_run": false, "results": true});
+    assert_eq!(*asked.lock().unwrap(), request);
+    assert_eq!((did.code, did.err.as_str()), (0, "Note: `results/x`: no such luck\n"));
+    insta::assert_snapshot!(did.out, @"
+    WHAT    SIZE  NAME
+    run   2.5 MB  .supervisor/runs/x
+
+    Removed 1 thing, 2.5 MB, from before 2026-09-21.
+    ");
+}
+
+#[tokio::test]
+async fn gc_where_a_daemon_starts_says_to_wait() {
+    let world = World::new();
+    fs::create_dir_all(world.path(".supervisor/runs")).unwrap();
+    let installation = crate::install::Installation::at(world.dir.path()).unwrap();
+    let _lock = crate::lock::Lock::take(&installation).unwrap();
+    let did = world.run(&["gc"]).await;
+    assert_eq!((did.code, did.out.as_str()), (4, ""));
+    insta::assert_snapshot!(did.err, @"
+    Error: a supervisor holds this folder, and does not answer
+    Caused by: no supervisor runs here
+    Caused by: No such file or directory (os error 2)
+
+    Hint: It may be starting or stopping: wait a moment, then run this again.
     ");
 }

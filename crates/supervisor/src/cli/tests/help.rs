@@ -51,6 +51,9 @@ fn help_of_the_program_lists_its_commands() {
       logs         Show what agents say and do
       result       Print the answer of a run, or the result of a task
       events       Print what has happened in a run
+      replay       Fold a run's journal again: how it stood at any point, and why
+      diff         Show where two runs part
+      rescue       Write a plan of what is left of a run, for `submit --plan`
       cancel       Put an end to a run or a task
       retry        Do again what did not complete
       decisions    List the questions that wait for you
@@ -58,6 +61,7 @@ fn help_of_the_program_lists_its_commands() {
       workers      List the workers
       auth         Sign workers in with a subscription of their own
       doctor       Look for everything that could stop a run, each with its cure
+      gc           Remove what ended long ago and nothing needs any more
       schema       Print the JSON Schema of a file format
       completions  Print a shell completion script
       help         Print this message or the help of the given subcommand(s)

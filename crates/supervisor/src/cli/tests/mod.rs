@@ -3,5 +3,6 @@
 mod commands;
 mod decisions;
 mod help;
+mod history;
 mod runs;
 mod world;

@@ -172,6 +172,22 @@ async fn cancel(daemon: &crate::testing::Daemon, task: &str) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn engine_that_hangs_for_one_replica_holds_up_no_other() {
+    let world = World::of_diligent_workers();
+    world.engine.set_hanging(Some("marie-1"));
+    let daemon = world.up().await;
+    for (task, worker) in [("hangs", "marie"), ("one", "emma"), ("two", "emma")] {
+        daemon.add(json!({"task_id": task, "worker": worker, "description": "x"})).await.unwrap();
+    }
+    let start = Instant::now();
+    assert_eq!(daemon.ended(["one", "two"]).await, [Status::Complete; 2]);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_eq!(daemon.view("hangs").await.status, crate::api::types::TaskStatus::Running);
+    world.engine.set_hanging(None);
+    assert_eq!(daemon.ended(["hangs"]).await, [Status::Complete]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn attempt_that_waits_for_the_engine_is_cancelled_at_once() {
     let world = World::of_diligent_workers();
     world.engine.set_away(true);

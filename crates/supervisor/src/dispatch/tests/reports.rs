@@ -144,6 +144,10 @@ async fn artifact_that_is_named_and_missing_is_refused() {
     let why =
         refused(|job| job.hand_in(&job.done(&["../../../../workspaces/marie/worker.toml"]))).await;
     assert!(why.ends_with("which is not there"), "{why}");
+    // What is told of it is bounded.
+    let giant = "x".repeat(900_000);
+    let why = refused(move |job| job.hand_in(&job.done(&[&giant]))).await;
+    assert!(why.starts_with("it names the artifact `xxx") && why.len() < 2500, "{}", why.len());
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,4 +354,104 @@ async fn result_that_can_not_be_taken_in_is_waited_for_even_when_its_replica_is_
     until("it is published", async || world.artifact("marie", "build", "report.md")).await;
     assert_eq!(world.begun(), ["build.1 on marie-1"]);
     until("it is over", async || daemon.notices().await.is_empty().then_some(())).await;
+}
+
+/// As many files as make the looks of the others late, if anything was done for each of them by anybody but
+/// the keeper of their own replica.
+#[tokio::test]
+async fn worker_that_makes_files_without_end_holds_up_nobody_else() {
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_over = std::sync::Arc::clone(&over);
+    let world = World::new(move |job: Job| {
+        let over = std::sync::Arc::clone(&is_over);
+        async move {
+            if job.assignment.task.worker.as_str() == "marie" {
+                let folders = [job.left().join("artifacts"), job.spec.results.clone()];
+                fs::create_dir_all(&folders[0]).unwrap();
+                let flood = tokio::task::spawn_blocking(move || {
+                    let mut made = 0;
+                    let is_over = || over.load(std::sync::atomic::Ordering::Relaxed);
+                    while made < 20_000 || (!is_over() && made < 200_000) {
+                        for folder in &folders {
+                            fs::File::create(folder.join(format!("x{made}"))).unwrap();
+                            made += 1;
+                        }
+                    }
+                });
+                flood.await.unwrap();
+                job.hand_in(&job.done(&[]));
+            } else {
+                job.leave("report.md", "all is well");
+                job.hand_in(&job.done(&["report.md"]));
+            }
+            None
+        }
+    });
+    let daemon = world.up().await;
+    let task = |id: &str, worker: &str| json!({"task_id": id, "worker": worker, "description": "x", "retries": 0});
+    daemon.add(task("flood", "marie")).await.unwrap();
+    daemon.says("flood", "attempt 1").await;
+    // A chain: each link waits for a look of its keeper and one of the loop.
+    let mut last: Option<String> = None;
+    for number in 0..20 {
+        let id = format!("e{number}");
+        let mut link = task(&id, "emma");
+        link["dependencies"] = json!(last.iter().collect::<Vec<_>>());
+        daemon.add(link).await.unwrap();
+        last = Some(id);
+    }
+    let start = Instant::now();
+    assert_eq!(daemon.ended(["e19"]).await, [Status::Complete]);
+    // By the looks from time to time alone it would be 40 s.
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(daemon.ended(["flood"]).await, [Status::Failed]);
+    let result = until("it is published", async || world.result("marie", "flood")).await;
+    let error = result.error.unwrap().message;
+    assert_eq!(error, "the result can't be used: it has more than 4096 entries");
+    // What was left is cleared away, and the next task finds its slot clean.
+    daemon.add(task("next", "emma")).await.unwrap();
+    assert_eq!(daemon.ended(["next"]).await, [Status::Complete]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn artifacts_that_are_too_deep_too_many_or_sparse_giants_are_refused_and_cleared_away() {
+    let why = refused(|job| {
+        let deep = vec!["a"; 40].join("/");
+        job.leave(&format!("{deep}/report.md"), "deep");
+        job.hand_in(&job.done(&[]));
+    })
+    .await;
+    assert!(why.ends_with("has more than 16 levels of folders"), "{why}");
+    let why = refused(|job| {
+        job.leave("giant", "");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(job.artifact("giant"))
+            .unwrap()
+            .set_len(10 << 30)
+            .unwrap();
+        job.hand_in(&job.done(&["giant"]));
+    })
+    .await;
+    assert_eq!(why, "`giant` has 10737418240 bytes, at most 1073741824 are allowed");
+    let why = refused(|job| {
+        job.leave("report\u{202e}dm.exe", "");
+        job.hand_in(&job.done(&[]));
+    })
+    .await;
+    assert_eq!(why, "\"report\\u{202e}dm.exe\" has a name that can't be shown");
+    let why = refused(|job| {
+        let giant = fs::File::create(job.result_file()).unwrap();
+        giant.set_len(10 << 30).unwrap();
+    })
+    .await;
+    assert_eq!(why, "`build.1.json` has 10737418240 bytes, at most 1048576 are allowed");
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let why = refused(move |job| {
+        let report = serde_json::to_string(&job.done(&[])).unwrap();
+        job.hand_in_bytes(report.replacen("[]", &deep, 1).as_bytes());
+    })
+    .await;
+    assert!(why.contains("nested deeper than 32"), "{why}");
 }

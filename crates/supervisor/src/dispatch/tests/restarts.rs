@@ -404,3 +404,114 @@ async fn attempt_whose_file_a_power_cut_has_emptied_is_put_before_its_worker_aga
     assert_eq!(world.begun(), ["a.1 on marie-1"; 2]);
     drop(daemon);
 }
+
+#[tokio::test(start_paused = true)]
+async fn temporary_files_that_a_crash_has_left_stop_nothing_and_mean_nothing() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "marie", "description": "x"})).await.unwrap();
+    daemon.ended(["a"]).await;
+    daemon.kill().await;
+    let at = &world.installation;
+    let (worker, replica) = ("marie".parse().unwrap(), "marie-1".parse().unwrap());
+    let run = at.journal(RunId::Adhoc);
+    let folders = [
+        at.state(),
+        at.runs(),
+        run.parent().unwrap().to_owned(),
+        at.tasks(&worker),
+        at.rejected(&worker),
+        at.task_slot(&worker, &replica),
+        at.result_slot(&worker, &replica),
+        at.worker_results(&worker),
+        at.results(),
+    ];
+    for folder in folders {
+        fs::create_dir_all(&folder).unwrap();
+        // As each of them would be left: of a file, of an attempt that was being put together.
+        for name in [".b.1.tmp", ".b.1.json.tmp", "b.1.json.tmp", ".tmpAbCdEf"] {
+            fs::create_dir_all(folder.join(name).join("inputs")).unwrap();
+        }
+        for name in [".b.json.tmp", ".journal.jsonl.x.tmp", "b.json.tmp"] {
+            fs::File::create(folder.join(name)).unwrap();
+        }
+    }
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "b", "worker": "marie", "description": "x"})).await.unwrap();
+    assert_eq!(daemon.ended(["b"]).await, [Status::Complete]);
+    assert_eq!(world.begun(), ["a.1 on marie-1", "b.1 on marie-1"]);
+    assert_eq!(daemon.notices().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn journal_that_was_made_shorter_says_the_same() {
+    let mut world = World::of_diligent_workers();
+    world.growth = Some(2 << 10);
+    let daemon = world.up().await;
+    let names: Vec<String> = (0..20).map(|n| format!("t{n}")).collect();
+    for name in &names {
+        let task = json!({"task_id": name, "worker": "marie", "description": "x"});
+        daemon.add(task).await.unwrap();
+        daemon.ended([name.as_str()]).await;
+    }
+    until("the journal begins with a snapshot", async || {
+        let all = daemon.committed.read(&world.installation, RunId::Adhoc, 0).unwrap().0;
+        all[0].snapshot
+    })
+    .await;
+    let mut before = Vec::new();
+    for name in &names {
+        before.push(format!("{:?}", daemon.view(name).await));
+    }
+    let length = daemon.committed.length(RunId::Adhoc);
+    daemon.kill().await;
+
+    let daemon = world.up().await;
+    assert!(daemon.committed.length(RunId::Adhoc) >= length);
+    for (name, before) in names.iter().zip(&before) {
+        assert_eq!(format!("{:?}", daemon.view(name).await), *before);
+    }
+    let next =
+        json!({"task_id": "b", "worker": "marie", "description": "x", "dependencies": names});
+    daemon.add(next).await.unwrap();
+    assert_eq!(daemon.ended(["b"]).await, [Status::Complete]);
+    assert_eq!(world.begun().len(), 21, "nothing was done twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_are_missing_are_made_again_and_nothing_waits_for_them() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
+    for name in &names {
+        let after = json!({"task_id": format!("{name}-next"), "worker": "marie",
+            "description": "x", "dependencies": [name, "never"]});
+        daemon.add(after).await.unwrap();
+        let task = json!({"task_id": name, "worker": "emma", "description": "x"});
+        daemon.add(task).await.unwrap();
+    }
+    for name in &names {
+        daemon.ended([name.as_str()]).await;
+    }
+    until("all is published", async || world.result("emma", "t99")).await;
+    daemon.kill().await;
+    for name in &names {
+        fs::remove_file(
+            world.installation.result_file(&"emma".parse().unwrap(), &name.parse().unwrap()),
+        )
+        .unwrap();
+        fs::remove_file(world.task_file("marie", &format!("{name}-next"))).unwrap();
+    }
+
+    let daemon = world.up().await;
+    let last = json!({"task_id": "last", "worker": "emma", "description": "x"});
+    daemon.add(last).await.unwrap();
+    for name in &names {
+        until(&format!("the files of {name} are there"), async || {
+            let result = world.result("emma", name);
+            result.filter(|_| world.task_file("marie", &format!("{name}-next")).exists())
+        })
+        .await;
+    }
+    assert_eq!(daemon.ended(["last"]).await, [Status::Complete]);
+}

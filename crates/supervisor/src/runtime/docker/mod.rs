@@ -9,6 +9,7 @@ mod endpoint;
 mod engine;
 mod error;
 mod network;
+mod old;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
