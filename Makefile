@@ -73,6 +73,40 @@ BENCH_ARGS ?= --write docs/performance.md
 bench-gateway: cargo ## Measure the gateway beside nginx and LiteLLM; write docs/performance.md
 	@$(CARGO) run --release --package gateway --example bench -- $(BENCH_ARGS)
 
+# How long each target is run, in seconds; the tests run each for a few.
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: cargo ## Hand in 1,000,000 fuzzed results and look at the memory; then fuzz each parser for a minute
+	@$(CARGO) build --release --package fuzz --quiet
+	@'$(TARGET_DIR)/release/fuzz' intake
+	@'$(TARGET_DIR)/release/fuzz' run --seconds $(FUZZ_SECONDS)
+
+.PHONY: bench-recovery
+bench-recovery: supervisor worker ## Measure how long a restart with 100,000 tasks takes, to the first dispatch
+	@SUPERVISOR_WORKER='$(WORKER)' $(CARGO) run --release --package supervisor --example recovery
+
+# How often the daemon is killed, and more arguments, as in `make soak KILLS=50 SOAK_ARGS='--seed 7 --keep'`.
+KILLS ?= 1000
+SOAK_ARGS ?= --peers .cache/soak --write docs/reliability.md
+.PHONY: soak
+soak: supervisor worker ## Kill the daemon 1000 times (KILLS=n) and count what it costs; write docs/reliability.md
+	@$(CARGO) run --package supervisor --example soak -- \
+	  --supervisor '$(SUPERVISOR)' --worker '$(WORKER)' --kills '$(KILLS)' $(SOAK_ARGS)
+
+# The first seed and how many; with one seed its trace is shown. A fault of `docs/simulation.md` can be planted;
+# `make simulate-mutants SIMULATE_ARGS='--write docs/simulation.md'` writes the table of them anew.
+SEEDS ?= 20000
+SEED ?= 1
+MUTANT ?=
+SIMULATE = $(CARGO) run --release --quiet --package supervisor --features simulate --bin simulate --
+.PHONY: simulate
+simulate: cargo ## Play the daemon on simulated files, containers and time: SEEDS=n [SEED=first]
+	@$(SIMULATE) --seeds $(SEEDS) --seed $(SEED) $(if $(MUTANT),--mutant $(MUTANT)) $(SIMULATE_ARGS)
+
+.PHONY: simulate-mutants
+simulate-mutants: cargo ## See that the simulation finds each fault that is planted
+	@$(SIMULATE) --mutants --seeds $(SEEDS) $(SIMULATE_ARGS)
+
 .PHONY: clean
 clean: ## Remove target, .cache and our images; never tasks, results, logins or the journal
 	@compose/image --remove
@@ -127,6 +161,7 @@ check-fmt: cargo
 check-clippy: cargo
 	@echo "==> lints"
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --package supervisor --features simulate --bin simulate -- -D warnings
 
 # Built without optimisation: 45 s instead of minutes, and a check still takes under two.
 $(TOOLS)/bin/cargo-deny:
