@@ -280,6 +280,14 @@ pub enum Event {
         /// The task.
         task: TaskId,
     },
+    /// Tasks of the standing run that ended were cleared away, with their results. Their names are not used
+    /// again.
+    TasksForgotten {
+        /// The run: the standing one.
+        run: RunId,
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
     /// The run ended. A task that is done again opens it again.
     RunEnded {
         /// The run.

@@ -1,5 +1,6 @@
 //! The fold: what each event changes. The only place where a fact becomes state.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use protocol::{
@@ -52,6 +53,7 @@ impl Scheduler {
                 self.apply_cancel(at, *run, task.as_ref(), None)
             }
             Event::TaskReset { task } => self.apply_reset(at, task),
+            Event::TasksForgotten { run, tasks } => self.apply_forgotten(*run, tasks),
             Event::RunEnded { run, state } => self.apply_run_ended(at, *run, *state),
             Event::DecisionRaised { decision } => self.apply_decision_raised(at, decision),
             Event::DecisionMade { decision, choice, .. } => {
@@ -107,7 +109,7 @@ impl Scheduler {
         let Some(&run) = self.run_index.get(&task.run) else {
             return;
         };
-        if self.graph.find(&task.id).is_some() {
+        if self.graph.is_taken(&task.id) {
             return;
         }
         let worker = self.workers.intern(&task.worker);
@@ -352,6 +354,38 @@ impl Scheduler {
             self.runs[run].ended = Some((state, at));
             self.touch(run);
         }
+    }
+
+    fn apply_forgotten(&mut self, run: RunId, tasks: &[TaskId]) {
+        let Some(&run) = self.run_index.get(&run) else {
+            return;
+        };
+        let mut going = HashSet::new();
+        for task in tasks {
+            match self.graph.find(task) {
+                // In a snapshot, its name is all that is left of it.
+                None => self.graph.clear_away(task),
+                Some(ix) => {
+                    let node = &self.graph[ix];
+                    if node.run == run && node.entry.status().is_some() {
+                        going.insert(ix);
+                    }
+                }
+            }
+        }
+        let run_ = &mut self.runs[run];
+        run_.tasks.retain(|ix| !going.contains(ix));
+        for ix in going {
+            crate::work::count();
+            let entry = &self.graph[ix].entry;
+            let task = Arc::clone(&entry.task);
+            let is_work = task.kind == TaskKind::Work;
+            self.runs[run].forget(ix, is_work, entry.status() == Some(Status::Complete));
+            self.holds.forget(&HoldScope::Task(task.id.clone()));
+            self.graph.forget(ix);
+            self.graph.clear_away(&task.id);
+        }
+        self.touch(run);
     }
 
     /// Notes that an attempt is over: if it was at the run's answer, the next one is up to date.

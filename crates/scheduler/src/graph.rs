@@ -1,6 +1,6 @@
 //! The tasks and who depends on whom.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
@@ -75,6 +75,9 @@ impl Node {
 pub(crate) struct Graph {
     nodes: Vec<Node>,
     index: HashMap<TaskId, TaskIx>,
+    /// The names of tasks that were cleared away out of a run that goes on: an attempt of another task of that
+    /// name could be taken for one of theirs.
+    gone: HashSet<TaskId>,
     /// Names that tasks depend on and that were not added yet, with those tasks.
     awaited: HashMap<TaskId, Vec<TaskIx>>,
     /// The names of the answers of runs that will have one. An answer depends on all work of its
@@ -102,9 +105,9 @@ impl Graph {
         self.index.get(id).copied()
     }
 
-    /// Returns how many tasks there are.
+    /// Returns how many tasks there are, without those that were forgotten.
     pub(crate) fn len(&self) -> usize {
-        self.nodes.len()
+        self.index.len()
     }
 
     /// Returns the tasks that depend on a name that was not added.
@@ -122,6 +125,21 @@ impl Graph {
         for dependency in std::mem::take(&mut self[ix].dependencies) {
             self[dependency].dependents.retain(|&dependent| dependent != ix);
         }
+    }
+
+    /// Returns whether there was a task of that name, which is cleared away.
+    pub(crate) fn is_gone(&self, id: &TaskId) -> bool {
+        self.gone.contains(id)
+    }
+
+    /// Returns whether no other task can have that name.
+    pub(crate) fn is_taken(&self, id: &TaskId) -> bool {
+        self.find(id).is_some() || self.is_gone(id)
+    }
+
+    /// Gives a name to no other task.
+    pub(crate) fn clear_away(&mut self, id: &TaskId) {
+        self.gone.insert(id.clone());
     }
 
     /// Notes under which name a run will have its answer.

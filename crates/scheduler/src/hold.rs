@@ -15,7 +15,7 @@ const LONGEST_REASON: usize = 500;
 
 /// A scope to which nothing is dispatched, since an attempt in it failed in a way that only a
 /// person can mend.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Hold {
     /// What is held.
     pub scope: HoldScope,
@@ -29,6 +29,16 @@ pub struct Hold {
     pub(crate) until: Option<Time>,
     /// The tasks of which an attempt failed so. None of them is out.
     pub(crate) stopped: BTreeSet<TaskIx>,
+}
+
+/// Which tasks it stopped is not compared: they are known by their places in one scheduler. See
+/// [`Scheduler::stopped_by`].
+impl PartialEq for Hold {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { scope, kind, error, decision, until, stopped: _ } = self;
+        (scope, kind, error, decision, until)
+            == (&other.scope, &other.kind, &other.error, &other.decision, &other.until)
+    }
 }
 
 /// What a scope may spend.
@@ -70,6 +80,12 @@ impl Holds {
     pub(crate) fn is_held(&self, scope: &HoldScope) -> bool {
         work::count();
         self.by_scope.contains_key(scope)
+    }
+
+    /// Forgets what was decided about a scope that is no more, and that nothing holds.
+    pub(crate) fn forget(&mut self, scope: &HoldScope) {
+        self.budgets.remove(scope);
+        self.let_go.remove(scope);
     }
 
     pub(crate) fn next_alarm(&self) -> Option<Time> {

@@ -1,7 +1,9 @@
 //! Translates what happened outside, and what somebody wants, into events.
 
+use std::collections::HashSet;
+
 use protocol::{
-    Event, ORCHESTRATOR, PlanFault, RunMode, ShortRunId, Status, Task, TaskId, TaskKind,
+    Event, ORCHESTRATOR, PlanFault, RunId, RunMode, ShortRunId, Status, Task, TaskId, TaskKind,
     TaskSource, WorkerId, strict,
 };
 
@@ -39,6 +41,13 @@ impl Scheduler {
                 }
             }
             Input::Retry(target) => return self.retry(turn, &target),
+            Input::Forget(tasks) => {
+                let named: HashSet<&TaskId> = tasks.iter().collect();
+                let tasks = self.dispensable_tasks(&[], |entry| named.contains(&entry.task.id));
+                if !tasks.is_empty() {
+                    self.record(turn, Event::TasksForgotten { run: RunId::Adhoc, tasks });
+                }
+            }
             Input::Decide { decision, choice } => return self.decide(turn, decision, choice),
             Input::AttemptStarted { task, attempt } => self.attempt_started(turn, task, attempt),
             Input::AttemptReported { report } => self.attempt_reported(turn, report),
@@ -78,7 +87,7 @@ impl Scheduler {
             let own = |local: &str| own_name(&short, local);
             let (plan_task, _) = (own("plan")?, own("answer-65535")?);
             if self.shorts.contains(&short)
-                || (mode != RunMode::Plan && self.graph.find(&plan_task).is_some())
+                || (mode != RunMode::Plan && self.graph.is_taken(&plan_task))
             {
                 return Err(Refusal::Exists(plan_task));
             }
@@ -90,7 +99,7 @@ impl Scheduler {
                 .resolve(run, &short, priority, &self.plan_workers(), self.config.plan)
                 .map_err(Refusal::Plan)?;
             self.check_given(&plan.given).map_err(Refusal::Plan)?;
-            if let Some(task) = tasks.iter().find(|task| self.graph.find(&task.id).is_some()) {
+            if let Some(task) = tasks.iter().find(|task| self.graph.is_taken(&task.id)) {
                 return Err(Refusal::Exists(task.id.clone()));
             }
             request = request.or(plan.request);
@@ -139,6 +148,11 @@ impl Scheduler {
     ) -> Result<(), Refusal> {
         if self.graph.find(&task.id).is_some() {
             return Err(Refusal::Exists(task.id));
+        }
+        if let Some(gone) =
+            task.dependencies.iter().chain([&task.id]).find(|id| self.graph.is_gone(id))
+        {
+            return Err(Refusal::Gone(gone.clone()));
         }
         self.check_worker(&task.worker)?;
         let &run = self.run_index.get(&task.run).ok_or(Refusal::UnknownRun(task.run))?;

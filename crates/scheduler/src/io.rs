@@ -45,6 +45,9 @@ pub enum Input {
     /// Somebody wants what did not complete to be done again. Workers that are paused go on, and
     /// so does what waits for a credential or for credit.
     Retry(Target),
+    /// Tasks of the standing run are cleared away: see
+    /// [`Scheduler::dispensable_tasks`](crate::Scheduler::dispensable_tasks). One that can't go any more stays.
+    Forget(Vec<TaskId>),
     /// Somebody answers a question.
     Decide {
         /// Which one.
@@ -119,6 +122,8 @@ pub enum Target {
 pub enum Refusal {
     /// There is another task of that name.
     Exists(TaskId),
+    /// A task of that name was cleared away: its name is not used again, and nothing can depend on it.
+    Gone(TaskId),
     /// The worker does not exist.
     UnknownWorker {
         /// The name.

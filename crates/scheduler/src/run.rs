@@ -139,4 +139,11 @@ impl Run {
             self.incomplete.insert(ix);
         }
     }
+
+    /// Counts a task no longer that has ended.
+    pub(crate) fn forget(&mut self, ix: TaskIx, is_work: bool, is_complete: bool) {
+        self.incomplete.remove(&ix);
+        self.work -= usize::from(is_work);
+        self.work_complete -= usize::from(is_work && is_complete);
+    }
 }

@@ -253,6 +253,7 @@ impl Scheduler {
             | Event::AttemptStopping { .. }
             | Event::AttemptFailed { .. }
             | Event::CancelRequested { .. }
+            | Event::TasksForgotten { .. }
             | Event::DecisionRaised { .. }
             | Event::DecisionMade { .. } => {}
         }

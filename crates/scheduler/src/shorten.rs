@@ -1,13 +1,14 @@
 //! Makes a journal shorter without changing what it leads to.
 //!
 //! What grows without bound is what happened to attempts. Once a task has ended, its attempts are a few
-//! sums; those are put into the event of its end, and their own events are left out. All other events
-//! stay as they are, with their numbers and times.
+//! sums; those are put into the event of its end, and their own events are left out. Of tasks that were
+//! cleared away only their names are left. All other events stay as they are, with their numbers and times.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use protocol::{DecisionKind, Event, PlanLimits, Record, TaskId};
+use protocol::{Decision, DecisionKind, Event, PlanLimits, Record, TaskId};
 
 use crate::{Config, Scheduler};
 
@@ -16,6 +17,12 @@ use crate::{Config, Scheduler};
 ///
 /// Both are folded and compared, which takes as long as a replay: it is for a thread of its own.
 pub fn shorten(records: &[Record]) -> Option<Vec<Record>> {
+    let remembered = without_forgotten(records);
+    let whole = match &remembered {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(_) => Some(fold(records)),
+    };
+    let records = &*remembered;
     let mut ends: HashMap<&TaskId, Vec<usize>> = HashMap::new();
     for (at, record) in records.iter().enumerate() {
         if let Event::TaskEnded { result, .. } = &record.event {
@@ -31,18 +38,10 @@ pub fn shorten(records: &[Record]) -> Option<Vec<Record>> {
     let mut all = Scheduler::new(nothing());
     let mut sums = HashMap::new();
     for (at, record) in records.iter().enumerate() {
-        match &record.event {
-            // A hold, perhaps an open one: its reason is in no other event.
-            Event::AttemptFailed { task, error, .. } if DecisionKind::of(error.kind).is_some() => {
-                kept.extend(end_of(at, task));
-            }
-            // Where the end of another attempt was lost, this is the proof of it.
-            Event::AttemptDispatched { task, replica, .. }
-                if all.attempt_on(replica).is_some_and(|(other, _)| other != task) =>
-            {
-                kept.extend(end_of(at, task));
-            }
-            _ => {}
+        if says_more(&all, &record.event)
+            && let Some(task) = of_attempts(&record.event)
+        {
+            kept.extend(end_of(at, task));
         }
         all.replay(record.at, &record.event);
         if let Event::TaskEnded { result, .. } = &record.event {
@@ -66,11 +65,64 @@ pub fn shorten(records: &[Record]) -> Option<Vec<Record>> {
         }
         short.push(record);
     }
-    let mut again = Scheduler::new(nothing());
-    for record in &short {
-        again.replay(record.at, &record.event);
+    same(whole.as_ref().unwrap_or(&all), &fold(&short)).then_some(short)
+}
+
+/// Returns the records without those of tasks that are forgotten later on. That they were forgotten stays.
+fn without_forgotten(records: &[Record]) -> Cow<'_, [Record]> {
+    let mut forgotten: HashSet<&TaskId> = HashSet::new();
+    for record in records {
+        if let Event::TasksForgotten { tasks, .. } = &record.event {
+            forgotten.extend(tasks);
+        }
     }
-    same(&all, &again).then_some(short)
+    if forgotten.is_empty() {
+        return Cow::Borrowed(records);
+    }
+    let mut all = Scheduler::new(nothing());
+    for record in records {
+        if says_more(&all, &record.event)
+            && let Some(task) = of_attempts(&record.event)
+        {
+            forgotten.remove(task);
+        }
+        all.replay(record.at, &record.event);
+    }
+    let is_left =
+        |record: &&Record| about(&record.event).is_none_or(|task| !forgotten.contains(task));
+    Cow::Owned(records.iter().filter(is_left).cloned().collect())
+}
+
+/// Returns the task of an event that is about nothing but that task.
+fn about(event: &Event) -> Option<&TaskId> {
+    match event {
+        Event::TaskAdded { task, .. } => Some(&task.id),
+        Event::TaskEnded { result, .. } => Some(&result.task_id),
+        Event::TaskReset { task } => Some(task),
+        _ => of_attempts(event),
+    }
+}
+
+fn fold(records: &[Record]) -> Scheduler {
+    let mut scheduler = Scheduler::new(nothing());
+    for record in records {
+        scheduler.replay(record.at, &record.event);
+    }
+    scheduler
+}
+
+/// Returns whether what happened to an attempt means something for others than its task, by what was known
+/// before.
+fn says_more(before: &Scheduler, event: &Event) -> bool {
+    match event {
+        // A hold, perhaps an open one: its reason is in no other event.
+        Event::AttemptFailed { error, .. } => DecisionKind::of(error.kind).is_some(),
+        // Where the end of another attempt was lost, this is the proof of it.
+        Event::AttemptDispatched { task, replica, .. } => {
+            before.attempt_on(replica).is_some_and(|(other, _)| other != task)
+        }
+        _ => false,
+    }
 }
 
 /// Returns the task of an event that is only about its attempts, or about an end to them.
@@ -87,6 +139,7 @@ fn of_attempts(event: &Event) -> Option<&TaskId> {
         | Event::PlanAccepted { .. }
         | Event::TaskEnded { .. }
         | Event::TaskReset { .. }
+        | Event::TasksForgotten { .. }
         | Event::RunEnded { .. }
         | Event::DecisionRaised { .. }
         | Event::DecisionMade { .. } => None,
@@ -97,7 +150,11 @@ fn of_attempts(event: &Event) -> Option<&TaskId> {
 fn same(a: &Scheduler, b: &Scheduler) -> bool {
     let tasks = |s: &Scheduler| s.graph.len();
     let decisions = |s: &Scheduler| {
-        s.decisions().map(|decision| (decision.clone(), s.hold(decision.id).cloned())).collect()
+        let hold = |decision: &Decision| {
+            let stopped = s.stopped_by(decision.id).map(|entry| entry.task.id.clone());
+            (decision.clone(), s.hold(decision.id).cloned(), stopped.collect::<Vec<_>>())
+        };
+        s.decisions().map(hold).collect()
     };
     let (open, other): (Vec<_>, Vec<_>) = (decisions(a), decisions(b));
     tasks(a) == tasks(b)

@@ -180,6 +180,8 @@ pub fn failure(refusal: &Refusal) -> Failure {
     match refusal {
         Refusal::Exists(task) => Failure::bad_input(format!("there is another task {task:?}"))
             .hint("Choose another `task_id`."),
+        Refusal::Gone(task) => Failure::bad_input(format!("the task {task:?} was cleared away"))
+            .hint("A name is not used twice: choose another `task_id`, and depend on nothing that is gone."),
         Refusal::UnknownWorker { worker, nearest } => unknown_worker(worker, nearest.as_deref()),
         Refusal::UnknownRun(run) => Failure::bad_input(format!("there is no run {run:?}"))
             .hint("Leave `run` out; `supervisor status` lists the runs."),

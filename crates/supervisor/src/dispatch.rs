@@ -444,6 +444,7 @@ impl Dispatcher {
             Event::RunOpened { run, .. }
             | Event::PlanAccepted { run, .. }
             | Event::CancelRequested { run, .. }
+            | Event::TasksForgotten { run, .. }
             | Event::RunEnded { run, .. } => *run,
             Event::TaskAdded { task, .. } => task.run,
             Event::TaskEnded { result, .. } => result.run,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use protocol::atomic_file::{self, Durability};
-use protocol::{Attempt, RunId, SessionId, TaskId, Time};
+use protocol::{Attempt, RunId, SessionId, Task, TaskId, Time};
 use scheduler::{RunPhase, Scheduler};
 use tracing::info;
 
@@ -26,10 +26,13 @@ const UNFINISHED: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 pub struct Chosen {
     installation: Installation,
-    dry_run: bool,
+    /// Whether nothing is removed.
+    pub dry_run: bool,
     before: Time,
     /// The runs that go.
     pub runs: Vec<RunId>,
+    /// The tasks of the standing run that go, with their results.
+    pub tasks: Vec<TaskId>,
     /// Published files that go with them.
     results: Vec<PathBuf>,
     /// The tasks of runs that stay whose attempts are over and old.
@@ -39,7 +42,8 @@ pub struct Chosen {
     kept: Vec<GcKept>,
 }
 
-/// Decides what is to go. Whoever wants it gone has the scheduler forget the runs then.
+/// Decides what is to go. Whoever wants it gone has the scheduler forget the runs then, and the tasks once it is
+/// carried out: results of a task that is known would come again.
 pub fn choose(
     scheduler: &Scheduler,
     installation: &Installation,
@@ -67,26 +71,41 @@ pub fn choose(
         run,
         why: format!("the task `{task}` depends on it, and stays"),
     }));
+    // Its journal goes on, and a result that stays would be no one's.
+    let tasks = match request.results {
+        true => scheduler.dispensable_tasks(&found.runs, |entry| {
+            let result = entry.result.as_ref().filter(|result| result.finished_at < before);
+            result.is_some_and(|result| publish::is_published(installation, result))
+        }),
+        false => Vec::new(),
+    };
     let mut chosen = Chosen {
         installation: installation.clone(),
         dry_run: request.dry_run,
         before,
         runs: found.runs,
+        tasks,
         results: Vec::new(),
         old: HashMap::new(),
         sessions: HashSet::new(),
         kept,
     };
+    let results_of = |task: &Task| {
+        [
+            installation.result_file(&task.worker, &task.id),
+            installation.artifacts(&task.worker, &task.id),
+        ]
+    };
+    for entry in chosen.tasks.iter().filter_map(|task| scheduler.task(task)) {
+        chosen.results.extend(results_of(&entry.task));
+    }
     for run in scheduler.runs().map(|run| run.run) {
         let goes = chosen.runs.contains(&run);
         for entry in scheduler.run_tasks(&run) {
             chosen.sessions.extend(entry.session.map(|session| session.id));
             let task = &entry.task;
             match &entry.result {
-                Some(_) if goes && request.results => chosen.results.extend([
-                    installation.result_file(&task.worker, &task.id),
-                    installation.artifacts(&task.worker, &task.id),
-                ]),
+                Some(_) if goes && request.results => chosen.results.extend(results_of(task)),
                 Some(result) if !goes && result.finished_at < before => {
                     chosen.old.entry(run).or_default().insert(task.id.clone());
                 }

@@ -90,6 +90,7 @@ fn world_is_as_bad_as_it_claims() {
         "decision about a worker",
         "decision about everything",
         "dropped later",
+        "forgotten",
         "idle replica died",
         "ignored an interrupt",
         "input repeated",

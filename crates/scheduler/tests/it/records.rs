@@ -149,6 +149,18 @@ impl Records {
                 Some(task) => self.tasks.get_mut(task).unwrap().cancelled = true,
                 None => self.run_cancelled(*run, scheduler),
             },
+            Event::TasksForgotten { run, tasks } => {
+                assert_eq!(*run, RunId::Adhoc);
+                let all = scheduler.runs().flat_map(|run| scheduler.run_tasks(&run.run));
+                let needed: BTreeSet<_> = all.flat_map(|entry| &entry.task.dependencies).collect();
+                for task in tasks {
+                    assert!(self.tasks.remove(task).unwrap().ended, "{task:?} has not ended");
+                    assert_eq!(scheduler.task(task), None);
+                    assert!(!needed.contains(task), "something depends on {task:?}");
+                    self.let_go.remove(&HoldScope::Task(task.clone()));
+                    self.budgets.remove(&HoldScope::Task(task.clone()));
+                }
+            }
             Event::TaskReset { task } => {
                 let record = self.tasks.get_mut(task).unwrap();
                 assert!(record.ended && record.live.is_none());

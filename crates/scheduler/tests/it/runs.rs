@@ -277,3 +277,27 @@ fn run_opened_twice_is_opened_once() {
     assert!(matches!(rig.state("k3f9.plan"), TaskState::Live(_)));
     assert_eq!(rig.scheduler.runs().count(), 2);
 }
+
+#[test]
+fn what_an_open_run_builds_on_is_not_forgotten_before_its_answer_is_asked_for() {
+    let mut rig = Rig::new(config());
+    rig.open(run_id(1), "k3f9", RunMode::Plan, None, Some(plan(DIAMOND))).unwrap();
+    for name in ["k3f9.a", "k3f9.b", "k3f9.c", "k3f9.d", "k3f9.answer"] {
+        rig.complete(name);
+    }
+    rig.add(task("dropped", "marie", &[]));
+    rig.complete("dropped");
+    let rest = r#"{"given": ["k3f9.d", "dropped"],
+        "tasks": [{"id": "e", "worker": "anga", "description": "x"}]}"#;
+    rig.open(run_id(2), "k3fa", RunMode::Plan, None, Some(plan(rest))).unwrap();
+
+    let found = rig.scheduler.dispensable(|_| true);
+    assert_eq!((found.runs, found.needed), (vec![], vec![(run_id(1), id("k3f9.d"))]));
+    assert_eq!(rig.scheduler.dispensable_tasks(&[], |_| true), []);
+    for name in ["k3fa.e", "k3fa.answer"] {
+        rig.complete(name);
+    }
+    let found = rig.scheduler.dispensable(|_| true);
+    assert_eq!(found.runs, [run_id(1), run_id(2)]);
+    assert_eq!(rig.scheduler.dispensable_tasks(&found.runs, |_| true), [id("dropped")]);
+}

@@ -334,6 +334,7 @@ impl World {
             Event::TaskReset { task } if task.as_str().ends_with("answer") => {
                 self.saw("answer written again");
             }
+            Event::TasksForgotten { .. } => self.saw("forgotten"),
             _ => {}
         }
     }
@@ -616,6 +617,9 @@ impl World {
     // ---- What people do ----
 
     fn wish(&mut self) {
+        if !self.fair && self.rng.chance(10) {
+            return self.forget_some();
+        }
         match self.rng.below(14) {
             12.. => {
                 // One that is open, one that is answered, or one that never was.
@@ -652,6 +656,15 @@ impl World {
                 self.say(Input::Retry(Target::Task(task)));
             }
         }
+    }
+
+    /// Clears away what was dropped and has ended, or a part of it.
+    fn forget_some(&mut self) {
+        let dropped = self.scheduler.run_tasks(&RunId::Adhoc);
+        let mut tasks: Vec<_> = dropped.map(|entry| entry.task.id.clone()).collect();
+        let share = self.rng.pick(&[50, 100]);
+        tasks.retain(|_| self.rng.chance(share));
+        self.say(Input::Forget(tasks));
     }
 
     fn any_choice(&mut self) -> Choice {
@@ -899,6 +912,7 @@ impl World {
             Event::RunOpened { run, .. }
             | Event::PlanAccepted { run, .. }
             | Event::CancelRequested { run, .. }
+            | Event::TasksForgotten { run, .. }
             | Event::RunEnded { run, .. } => *run,
             Event::TaskAdded { task, .. } => task.run,
             Event::TaskEnded { result, .. } => result.run,
@@ -922,6 +936,8 @@ impl World {
         assert!(self.scheduler.decisions().eq(replayed.decisions()), "decisions differ");
         for decision in self.scheduler.decisions() {
             assert_eq!(self.scheduler.hold(decision.id), replayed.hold(decision.id));
+            let stopped = self.scheduler.stopped_by(decision.id).map(|entry| &entry.task.id);
+            assert!(stopped.eq(replayed.stopped_by(decision.id).map(|entry| &entry.task.id)));
         }
         let budgets: Vec<_> = replayed.budgets().collect();
         for budget in self.scheduler.budgets() {

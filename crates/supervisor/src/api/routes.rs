@@ -419,8 +419,17 @@ async fn clear_old(State(api): State<Api>, bytes: Bytes) -> Answer<Json<GcReport
     let request: GcRequest = body(&bytes)?;
     let chosen = api.ask(move |d| d.choose_old(request)).await?;
     // What is forgotten goes also when nobody waits for the answer any more.
-    let removal = tokio::task::spawn_blocking(move || chosen.carry_out());
-    removal.await.map(Json).map_err(|_| ending())
+    let removal = tokio::spawn(async move {
+        let (dry_run, tasks) = (chosen.dry_run, chosen.tasks.clone());
+        let removal = tokio::task::spawn_blocking(move || chosen.carry_out());
+        let report = removal.await.map_err(|_| ending())?;
+        if !dry_run {
+            // One that is done again meanwhile stays.
+            let _ = api.ask(move |d| d.request(Input::Forget(tasks))).await?;
+        }
+        Ok(Json(report))
+    });
+    removal.await.map_err(|_| ending())?
 }
 
 #[derive(Debug, Deserialize)]

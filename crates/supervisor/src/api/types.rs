@@ -401,7 +401,7 @@ pub struct GcRequest {
     /// Whether only to say what would go.
     #[serde(default)]
     pub dry_run: bool,
-    /// Whether the published results and answers of runs go with them.
+    /// Whether published results and answers go too. Only with them go tasks of the standing run.
     #[serde(default)]
     pub results: bool,
 }

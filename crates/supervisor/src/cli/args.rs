@@ -473,7 +473,7 @@ pub struct GcArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Remove the published results and answers of those runs too
+    /// Remove the published results and answers too; only so do tasks go that were dropped by hand
     #[arg(long)]
     pub results: bool,
 

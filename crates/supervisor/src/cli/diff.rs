@@ -153,6 +153,7 @@ fn what_counts(event: &Event, short: &ShortRunId) -> Value {
         }
         Event::CancelRequested { task, .. } => json!(["cancel", task.is_some()]),
         Event::TaskReset { .. } => json!(["reset"]),
+        Event::TasksForgotten { tasks, .. } => json!(["forgotten", names(tasks, short)]),
         Event::RunEnded { state, .. } => json!(["ended", state]),
         Event::DecisionRaised { decision } => json!(["question", decision.kind]),
         Event::DecisionMade { choice, by, .. } => json!(["answer", choice, by]),
@@ -210,6 +211,9 @@ fn brief(event: &Event, short: &ShortRunId) -> String {
         },
         Event::CancelRequested { .. } => "somebody asks for its end".to_owned(),
         Event::TaskReset { .. } => "it is to be done again".to_owned(),
+        Event::TasksForgotten { tasks, .. } => {
+            format!("{} cleared away", count(tasks.len(), "task"))
+        }
         Event::RunEnded { state, .. } => format!("the run is {}", state.as_str()),
         Event::DecisionRaised { decision } => format!("decision {} is needed", decision.id),
         Event::DecisionMade { decision, .. } => format!("decision {decision} is made"),

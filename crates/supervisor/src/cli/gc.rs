@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use protocol::RunId;
+use scheduler::Input;
+
 use super::args::GcArgs;
 use super::context::Context;
 use super::table::Table;
@@ -72,13 +75,25 @@ async fn alone(
     }
     let _lock = Lock::take(installation)?;
     let workers = workers::load_all(installation)?;
-    let (journals, records) = Journals::open(installation).map_err(|error| {
+    let (mut journals, records) = Journals::open(installation).map_err(|error| {
         let hint = error.hint();
         Failure::unavailable("the journal can't be used").because(error).hint(hint)
     })?;
-    let scheduler = daemon::replay(config, &workers, &records);
+    let mut scheduler = daemon::replay(config, &workers, &records);
     let now = Clock::starting_after(journals.latest()).now();
-    let mut report = gc::choose(&scheduler, installation, request, now).carry_out();
+    let chosen = gc::choose(&scheduler, installation, request, now);
+    let tasks = chosen.tasks.clone();
+    let mut report = chosen.carry_out();
+    if !request.dry_run {
+        // No attempt begins by it, so nothing has to be random.
+        let step = scheduler.step(now, &mut || 0, Input::Forget(tasks)).unwrap_or_default();
+        for event in step.events {
+            journals.push(RunId::Adhoc, now, event);
+        }
+        journals
+            .commit()
+            .map_err(|error| Failure::unavailable("the journal can't be written").because(error))?;
+    }
     containers(installation, config, false, &mut report).await?;
     Ok(report)
 }

@@ -94,6 +94,10 @@ impl Progress {
                 format!("{}  {}\n", self.time(at), paint(NOTE, "somebody asks for the run's end"))
             }
             Event::TaskReset { task } => self.line(at, task, NOTE, "is to be done again"),
+            Event::TasksForgotten { tasks, .. } => {
+                let what = format!("{} cleared away", count(tasks.len(), "task"));
+                format!("{}  {}\n", self.time(at), paint(DIM, what))
+            }
             // Whoever follows a run is told of all that hold it up, with what to type.
             Event::DecisionRaised { .. } => String::new(),
             Event::DecisionMade { decision, choice, by } => {
@@ -142,6 +146,7 @@ impl Progress {
             | Event::TaskEnded { .. }
             | Event::CancelRequested { .. }
             | Event::TaskReset { .. }
+            | Event::TasksForgotten { .. }
             | Event::RunEnded { .. } => String::new(),
         }
     }

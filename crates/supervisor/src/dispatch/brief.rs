@@ -42,6 +42,9 @@ impl std::fmt::Display for Brief<'_> {
                 write!(f, "decision_made {decision} {choice:?} by {by:?}")
             }
             Event::TaskReset { task } => write!(f, "task_reset {task}"),
+            Event::TasksForgotten { tasks, .. } => {
+                write!(f, "tasks_forgotten, {} tasks", tasks.len())
+            }
             Event::RunEnded { state, .. } => write!(f, "run_ended {}", state.as_str()),
         }
     }

@@ -28,7 +28,13 @@ async fn run_to_its_end(world: &World, daemon: &Daemon) -> (RunId, String) {
 async fn clear(daemon: &Daemon, request: GcRequest) -> GcReport {
     // What ended just now is not from before.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    daemon.ask(move |d| d.choose_old(request)).await.carry_out()
+    let chosen = daemon.ask(move |d| d.choose_old(request)).await;
+    let tasks = chosen.tasks.clone();
+    let report = chosen.carry_out();
+    if !request.dry_run {
+        daemon.ask(|d| d.request(scheduler::Input::Forget(tasks))).await.unwrap();
+    }
+    report
 }
 
 fn names(report: &GcReport, kind: GcKind) -> Vec<&str> {
@@ -121,6 +127,47 @@ async fn transcripts_of_old_tasks_without_a_run_go_and_those_of_open_ones_stay()
     assert!(strange.exists() && kept("b").exists() && !kept("a").exists());
     assert!(world.artifact("marie", "a", "report.md").is_some());
     daemon.view("a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_tasks_go_with_their_results_unless_something_depends_on_them() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    let task = |id: &str, dependencies: &[&str]| json!({"task_id": id, "worker": "marie", "description": "x", "dependencies": dependencies});
+    daemon.add(task("a", &[])).await.unwrap();
+    daemon.add(task("b", &["a"])).await.unwrap();
+    daemon.add(task("other", &[])).await.unwrap();
+    daemon.add(task("c", &["b", "never"])).await.unwrap();
+    daemon.ended(["a", "b", "other"]).await;
+    until("all is published", async || {
+        let shown = |task| world.result("marie", task).is_some();
+        ["a", "b", "other"].into_iter().all(shown).then_some(())
+    })
+    .await;
+    let is_shown = |task: &str| world.result("marie", task).is_some();
+    let results = GcRequest { results: true, ..ALL };
+
+    clear(&daemon, ALL).await;
+    assert!(is_shown("other"), "nobody said that results may go");
+    let dry = clear(&daemon, GcRequest { dry_run: true, ..results }).await;
+    assert_eq!(names(&dry, GcKind::Result), ["results/marie/other.json", "results/marie/other"]);
+    clear(&daemon, results).await;
+    assert!(is_shown("a") && is_shown("b") && !is_shown("other"));
+    let cancel = scheduler::Input::Cancel(scheduler::Target::Task("c".parse().unwrap()));
+    daemon.ask(|d| d.request(cancel)).await.unwrap();
+    until("it is cancelled", async || world.result("marie", "c")).await;
+    clear(&daemon, results).await;
+    assert!(!is_shown("a") && !is_shown("b") && !is_shown("c"));
+
+    daemon.kill().await;
+    let daemon = world.up().await;
+    assert!(daemon.ask(|d| d.scheduler().task(&"a".parse().unwrap()).is_none()).await);
+    assert!(!is_shown("a"), "what is cleared away should not come again");
+    // An attempt of another task of that name could be taken for one of the old.
+    for again in [task("a", &[]), task("d", &["a"])] {
+        let refusal = daemon.add(again).await.unwrap_err().to_string();
+        assert!(refusal.contains("was cleared away"), "{refusal}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

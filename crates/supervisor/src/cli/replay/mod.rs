@@ -278,6 +278,7 @@ pub(crate) fn task_of(event: &Event) -> Option<&TaskId> {
         Event::CancelRequested { task, .. } => task.as_ref(),
         Event::RunOpened { .. }
         | Event::PlanAccepted { .. }
+        | Event::TasksForgotten { .. }
         | Event::RunEnded { .. }
         | Event::DecisionRaised { .. }
         | Event::DecisionMade { .. } => None,

@@ -39,6 +39,9 @@ pub(super) fn why(before: &Scheduler, at: Time, event: &Event) -> Vec<String> {
         Event::TaskEnded { result, because, .. } => ended(before, result, because),
         Event::CancelRequested { .. } => vec!["somebody asked for it".to_owned()],
         Event::TaskReset { task } => reset(before, task),
+        Event::TasksForgotten { .. } => {
+            vec!["`supervisor gc --results` cleared them away".to_owned()]
+        }
         Event::RunEnded { run, .. } => vec![figures(before.run_tasks(run))],
         Event::DecisionRaised { decision } => {
             vec![format!("only a person can mend that ({})", decision.kind)]

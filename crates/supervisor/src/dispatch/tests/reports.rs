@@ -445,7 +445,8 @@ async fn artifacts_that_are_too_deep_too_many_or_sparse_giants_are_refused_and_c
         // Whole at once, as by a rename: what is still empty would be refused for that.
         let draft = job.result_file().with_extension("draft");
         fs::File::create(&draft).unwrap().set_len(10 << 30).unwrap();
-        fs::rename(draft, job.result_file()).unwrap();
+        let durability = protocol::atomic_file::Durability::Volatile;
+        protocol::atomic_file::move_to(&draft, &job.result_file(), durability).unwrap();
     })
     .await;
     assert_eq!(why, "`build.1.json` has 10737418240 bytes, at most 1048576 are allowed");
