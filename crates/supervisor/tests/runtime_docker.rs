@@ -22,6 +22,7 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListImagesOptionsBuilder,
     RemoveContainerOptionsBuilder,
 };
+use protocol::atomic_file::{self, Durability};
 use protocol::{Auth, ReplicaId, Resources, WorkspaceMode};
 use supervisor::runtime::docker::DockerRuntime;
 use supervisor::runtime::{Exit, Found, Owner, ReplicaSpec, Runtime, RuntimeError};
@@ -473,6 +474,46 @@ async fn walls_hold_as_seen_from_inside() {
         lines
     };
     assert_eq!(sorted(&seen), sorted(&expected));
+    world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
+async fn agent_that_may_write_its_workspace_can_not_change_its_own_settings() {
+    let test = "agent_that_may_write_its_workspace_can_not_change_its_own_settings";
+    let Some(world) = World::new(test).await else { return };
+    let script = r#"
+        cd /workspace
+        { echo "budget_usd = 1000" >>worker.toml; mv worker.toml other; mv -f notes worker.toml
+          rm -f worker.toml; ln -sf notes worker.toml; sed -i s/1/1000/ worker.toml; } 2>/dev/null
+        cat worker.toml >/results/seen; touch mine; echo up >>/results/starts
+        sleep infinity & trap 'kill $!; exit 0' TERM; wait
+    "#;
+    let spec =
+        ReplicaSpec { workspace_mode: WorkspaceMode::Shared, ..world.spec("marie-1", script) };
+    let settings = spec.workspace.join("worker.toml");
+    for name in ["worker.toml", "notes"] {
+        let path = spec.workspace.join(name);
+        let text = format!("# {name}\nbudget_usd = 1\n");
+        atomic_file::replace(&path, text.as_bytes(), Durability::Volatile).unwrap();
+        chown(&path, Some(spec.user.uid), Some(spec.user.gid)).unwrap();
+    }
+    world.runtime.ensure(&spec, false).await.unwrap();
+    lines(spec.results.join("starts"), 1).await;
+    let expected = "# worker.toml\nbudget_usd = 1\n";
+    assert_eq!(fs::read_to_string(spec.results.join("seen")).unwrap(), expected);
+    assert_eq!(fs::read_to_string(&settings).unwrap(), expected);
+    assert!(spec.workspace.join("mine").exists(), "the rest is the agent's");
+
+    // An editor puts another file in its place, and the engine's mount is gone with the old one.
+    let id = world.container_id(&spec.replica).await;
+    let other = expected.replace('1', "2");
+    atomic_file::replace(&settings, other.as_bytes(), Durability::Volatile).unwrap();
+    world.runtime.ensure(&spec, true).await.unwrap();
+    assert_eq!(world.container_id(&spec.replica).await, id, "what is under way goes on");
+    world.runtime.ensure(&spec, false).await.unwrap();
+    lines(spec.results.join("starts"), 2).await;
+    assert_ne!(world.container_id(&spec.replica).await, id);
+    assert_eq!(fs::read_to_string(&settings).unwrap(), other);
     world.stop(&spec.replica).await;
 }
 

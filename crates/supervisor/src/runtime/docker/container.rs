@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use bollard::models::{
@@ -123,7 +123,7 @@ fn walls(spec: &ReplicaSpec, engine: &Engine, network: Option<&str>) -> HostConf
 }
 
 /// Returns the folders that are mounted: where they are, where they are seen, whether they may be
-/// written. Never files: a mounted file goes stale when it is replaced.
+/// written. No files: a mounted file goes stale when it is replaced.
 fn folders(spec: &ReplicaSpec) -> [(&Path, &'static str, bool); 6] {
     let shared = spec.workspace_mode == WorkspaceMode::Shared;
     [
@@ -157,15 +157,31 @@ pub(super) fn check_folders(spec: &ReplicaSpec) -> Result<(), RuntimeError> {
 /// them: it is told by its contents, and a worker that runs needs it no more.
 pub(super) fn identity(spec: &ReplicaSpec) -> String {
     let own = folders(spec).into_iter().filter(|(_, target, _)| *target != PROGRAM_DIR);
-    let numbers = own.map(|(source, ..)| match fs::metadata(source) {
+    fingerprint::of(json!(own.map(|(source, ..)| number(source)).collect::<Vec<_>>()))
+}
+
+/// Returns what tells a file or folder from others in its place.
+fn number(path: &Path) -> String {
+    let number = fs::metadata(path).ok().map(|meta| {
         // With its birth, where that is known: numbers are given again.
-        Ok(meta) => {
-            let birth = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-            (meta.dev(), meta.ino(), birth.map(|birth| birth.as_nanos()))
-        }
-        Err(_) => (0, 0, None),
+        let birth = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        (meta.dev(), meta.ino(), birth.map(|birth| birth.as_nanos()))
     });
-    fingerprint::of(json!(numbers.map(|number| format!("{number:?}")).collect::<Vec<_>>()))
+    format!("{number:?}")
+}
+
+/// Returns the worker's settings, where an agent may write all around them: it is no agent's business what it
+/// may spend, and where it may go.
+fn settings(spec: &ReplicaSpec) -> Option<PathBuf> {
+    let path = spec.workspace.join("worker.toml");
+    let is_file = || fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file());
+    (spec.workspace_mode == WorkspaceMode::Shared && is_file()).then_some(path)
+}
+
+/// Returns what tells the settings of a worker from others in their place. What is mounted over a file is gone
+/// once the file is replaced, as editors do; so a container of before is, as soon as it has nothing to do.
+pub(super) fn settings_identity(spec: &ReplicaSpec) -> Option<String> {
+    settings(spec).map(|path| number(&path))
 }
 
 /// Mounts, not `binds`, which make a missing folder on every engine.
@@ -177,7 +193,9 @@ fn mounts(spec: &ReplicaSpec) -> Vec<Mount> {
         read_only: Some(!writable),
         ..Mount::default()
     };
-    folders(spec).map(mount).into()
+    let settings = settings(spec);
+    let settings = settings.iter().map(|path| (path.as_path(), "/workspace/worker.toml", false));
+    folders(spec).into_iter().chain(settings).map(mount).collect()
 }
 
 /// A container that is there.

@@ -142,7 +142,7 @@ impl DockerRuntime {
         let folders = container::identity(spec);
         let fingerprint = fingerprint::of(json!({
             "body": body, "image": image, "program": program, "attempt": spec.only_attempt,
-            "folders": folders,
+            "folders": folders, "settings": container::settings_identity(spec),
         }));
         let mut labels = HashMap::from([
             (container::INSTALLATION.to_owned(), self.installation.clone()),
