@@ -7,7 +7,7 @@
 #[path = "support/janitor.rs"]
 mod janitor;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
@@ -23,7 +23,8 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder,
 };
 use protocol::atomic_file::{self, Durability};
-use protocol::{Auth, ReplicaId, Resources, WorkspaceMode};
+use protocol::{Auth, ReplicaId, Resources, Time, WorkspaceMode};
+use supervisor::api::types::{GcItem, GcKind};
 use supervisor::runtime::docker::DockerRuntime;
 use supervisor::runtime::{Exit, Found, Owner, ReplicaSpec, Runtime, RuntimeError};
 use tempfile::TempDir;
@@ -515,6 +516,48 @@ async fn agent_that_may_write_its_workspace_can_not_change_its_own_settings() {
     assert_ne!(world.container_id(&spec.replica).await, id);
     assert_eq!(fs::read_to_string(&settings).unwrap(), other);
     world.stop(&spec.replica).await;
+}
+
+#[tokio::test]
+async fn what_has_ended_and_is_old_is_cleared_away_and_nothing_else() {
+    let test = "what_has_ended_and_is_old_is_cleared_away_and_nothing_else";
+    let Some(world) = World::new(test).await else { return };
+    let [running, kept, gone] =
+        [("anga-1", RESIDENT), ("marie-1", "exit 0"), ("marie-2", "exit 0")]
+            .map(|(replica, script)| world.spec(replica, script));
+    for spec in [&running, &kept, &gone] {
+        world.runtime.ensure(spec, false).await.unwrap();
+    }
+    for spec in [&kept, &gone] {
+        world.wait(&spec.replica).await;
+    }
+    let old = format!("supervisor-worker:{}", world.installation);
+    let name = world.runtime.container_name(&gone.replica);
+    let docker = |args: &[&str]| {
+        let output = std::process::Command::new("docker").args(args).output().unwrap();
+        assert!(output.status.success(), "docker {args:?}: {output:?}");
+    };
+    docker(&["commit", &name, &old]);
+    let keep = BTreeSet::from([kept.replica.clone()]);
+    let (now, wanted) = (Time::from_millis(u64::MAX), [world.image.clone()]);
+
+    // Only said of images: there may be some of others here.
+    let all = world.runtime.clear_old(&keep, &wanted, now, true).await.unwrap();
+    let with_old = [old.clone()];
+    let without = world.runtime.clear_old(&keep, &with_old, now, true).await.unwrap();
+    docker(&["rmi", &old]);
+    let named = |items: &[GcItem], name: &str| items.iter().any(|item| item.name == name);
+    assert!(named(&all, &old) && named(&all, &name) && !named(&all, &world.image), "{all:?}");
+    assert!(!named(&without, &old), "it is wanted");
+    assert!(world.container_id(&gone.replica).await.is_some(), "it was a dry run");
+    let removed = world.runtime.clear_old(&keep, &wanted, Time::ZERO, false).await.unwrap();
+
+    assert_eq!(removed, [GcItem { kind: GcKind::Container, name, bytes: 0 }]);
+    assert_eq!(world.container_id(&gone.replica).await, None);
+    for spec in [&running, &kept] {
+        assert!(world.container_id(&spec.replica).await.is_some(), "{}", spec.replica);
+        world.stop(&spec.replica).await;
+    }
 }
 
 #[tokio::test]
