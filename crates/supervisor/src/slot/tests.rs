@@ -1,6 +1,11 @@
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use protocol::untrusted::Refusal;
+use rustix::io::Errno;
+
+use super::intake::said;
+use super::tree::FOLDER;
 use super::*;
 
 fn io(errno: Errno) -> Refusal {

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::janitor::Janitor;
 
 /// Far longer than anything here takes, for a machine under load.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// What runs the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
