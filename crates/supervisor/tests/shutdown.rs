@@ -1,5 +1,5 @@
 //! How a daemon ends: by a signal, by a drain, by a signal in the middle of one. And a daemon that can't
-//! watch its folders. Real processes: the daemon, its worker, and a program in place of the agent.
+//! watch its folders, or write its log. Real processes: the daemon, its worker, and a program in place of the agent.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
 #![expect(clippy::disallowed_methods, reason = "a test's own files, which nobody else reads")]
@@ -98,10 +98,14 @@ impl World {
         self.start(command);
     }
 
-    fn start(&mut self, mut command: Command) {
+    fn start(&mut self, command: Command) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log"));
-        self.daemon =
-            Some(command.arg("up").stdout(Stdio::null()).stderr(log.unwrap()).spawn().unwrap());
+        self.start_with_log(command, log.unwrap());
+    }
+
+    fn start_with_log(&mut self, mut command: Command, log: fs::File) {
+        let said = log.try_clone().unwrap();
+        self.daemon = Some(command.arg("up").stdout(said).stderr(log).spawn().unwrap());
         until("the daemon answers", || {
             let output = self.supervisor().args(["status", "--json"]).output().unwrap();
             output.status.success().then_some(())
@@ -306,4 +310,22 @@ fn without_inotify_work_goes_on_and_status_names_the_setting() {
     let findings: Vec<Value> = serde_json::from_slice(&doctor.stdout).unwrap();
     let found = findings.iter().find(|finding| finding["check"] == "watches").unwrap();
     assert!(found["cure"].as_str().unwrap().contains("fs.inotify.max_user_instances="), "{found}");
+}
+
+/// As on a full disk: what is not told is no reason to leave the work.
+#[test]
+fn daemon_that_has_no_room_for_its_log_works_on() {
+    let Some(mut world) = World::new("daemon_that_has_no_room_for_its_log_works_on") else {
+        return;
+    };
+    fs::File::create(world.path("go")).unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let command = world.supervisor();
+    world.start_with_log(command, full);
+    world.add("told-to-nobody");
+    assert_eq!(world.result("told-to-nobody")["status"], "complete");
+    assert!(world.daemon.as_mut().unwrap().try_wait().unwrap().is_none(), "it should be there");
+    world.signal(Signal::TERM);
+    let status = world.ended_within(END_LIMIT);
+    assert!(status.success(), "{status}");
 }

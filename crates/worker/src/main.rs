@@ -35,6 +35,7 @@ mod transcript;
 mod usage;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -45,13 +46,16 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
+        // Else a line that can't be written is complained of with `eprintln!`, which then panics: a full disk
+        // with the log on it would end the worker.
+        .log_internal_errors(false)
         .with_max_level(if args.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO })
         .init();
     match service::run(&args) {
         Ok(end) => ExitCode::from(end.code()),
         Err(fault) => {
             // Not through the log: this is the answer to whoever started us.
-            eprintln!("{fault}");
+            let _ = writeln!(std::io::stderr(), "{fault}");
             ExitCode::from(fault.code())
         }
     }

@@ -1,6 +1,6 @@
 //! The log on standard error.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use clap::ColorChoice;
 use tracing_subscriber::EnvFilter;
@@ -16,7 +16,8 @@ pub(crate) fn start(verbose: u8, is_daemon: bool, color: ColorChoice) {
     let asked = std::env::var("SUPERVISOR_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = asked.as_deref().unwrap_or(level);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        eprintln!("Note: SUPERVISOR_LOG is not a filter ({error}); the log is as without it.");
+        let note = "the log is as without it";
+        let _ = writeln!(io::stderr(), "Note: SUPERVISOR_LOG is not a filter ({error}); {note}.");
         EnvFilter::new(level)
     });
     let ansi = match color {
@@ -27,6 +28,9 @@ pub(crate) fn start(verbose: u8, is_daemon: bool, color: ColorChoice) {
         }
     };
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(ansi);
+    // By default a line that can't be written is complained of with `eprintln!`, which then panics: a full
+    // disk with the log on it would end the daemon.
+    let log = log.log_internal_errors(false);
     // In a test there may be one already.
     let _ = log.with_env_filter(filter).with_target(is_daemon).try_init();
 }

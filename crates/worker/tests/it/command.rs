@@ -35,6 +35,15 @@ fn program_gets_the_prompt_and_a_small_environment_and_its_text_is_the_summary()
     assert!(result.execution_time > 0.0 && result.finished_at >= result.started_at);
 }
 
+/// As on a full disk: what the worker prints is for people.
+#[test]
+fn worker_that_has_no_room_for_its_log_works_on() {
+    let slot = Slot::new();
+    std::os::unix::fs::symlink("/dev/full", slot.path("log")).unwrap();
+    let result = slot.run(&slot.script("echo done"));
+    assert_eq!((result.status, result.summary.as_str()), (Status::Complete, "done"));
+}
+
 #[test]
 fn object_in_the_last_line_and_all_files_make_the_result() {
     let slot = Slot::new();
