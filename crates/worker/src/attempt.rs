@@ -159,6 +159,11 @@ impl Work {
         let session = match assignment.agent.driver {
             Driver::Claude => {
                 let session = Session::choose(&assignment.session, &paths.config_dir);
+                if !session.resumed {
+                    session
+                        .set_aside(&paths.config_dir)
+                        .map_err(|e| local("put an empty session aside", &e))?;
+                }
                 session.note(&place.session()).map_err(|e| local("note the session", &e))?;
                 self.session = Some(session.id);
                 Some(session)
@@ -231,7 +236,14 @@ impl Work {
                 self.used =
                     usage::reckon(stream.result.as_ref(), &stream.own, &stream.answers, &session);
                 let outcome = survived(outcome, kills, assignment)?;
-                claude_delivery(stream, &outcome, assignment.task.kind)
+                claude_delivery(stream, &outcome, assignment.task.kind).map_err(|broken| {
+                    match broken {
+                        Broken::Failed(error) => Broken::Failed(failure::or_away(error, || {
+                            paths.gateway.connect().is_ok()
+                        })),
+                        broken => broken,
+                    }
+                })
             }
         }
     }

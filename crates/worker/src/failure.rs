@@ -91,6 +91,21 @@ pub(crate) fn of_cli(stream: &Stream, ended: Option<Ended>, stderr: &str) -> Opt
     }
 }
 
+/// Returns the same, or that the supervisor was away if it was: nobody else can refuse a connection to the
+/// gateway. The model's API is not to blame then, nor the attempt.
+pub(crate) fn or_away(error: TaskError, gateway_answers: impl FnOnce() -> bool) -> TaskError {
+    if !matches!(error.kind, FailureKind::Network | FailureKind::Server) {
+        return error;
+    }
+    // It may be back by now.
+    if !error.message.contains("ECONNREFUSED") && gateway_answers() {
+        return error;
+    }
+    let message =
+        format!("the supervisor was away for longer than the agent asks again: {}", error.message);
+    TaskError::new(FailureKind::WorkerLost, message)
+}
+
 /// Returns whether the CLI could not read the session that it was to resume.
 pub(crate) fn session_is_lost(stream: &Stream, stderr: &str) -> bool {
     const SAID: &str = "No conversation found with session ID";
@@ -329,6 +344,22 @@ mod tests {
         });
         assert_eq!(kind(&[aborted], 0), Kind::BadOutput);
         assert_eq!(kind(&[json!({ "type": "result", "subtype": "success" })], 0), Kind::BadOutput);
+    }
+
+    #[test]
+    fn where_nobody_is_at_the_gateway_neither_the_api_nor_the_attempt_is_to_blame() {
+        for (kind, message, answers, expected) in [
+            (Kind::Network, "Connection refused (ECONNREFUSED)", true, Kind::WorkerLost),
+            (Kind::Network, "Connection error.", false, Kind::WorkerLost),
+            (Kind::Server, "stream", false, Kind::WorkerLost),
+            (Kind::Network, "Connection error.", true, Kind::Network),
+            (Kind::Server, "500 boom", true, Kind::Server),
+            (Kind::Invalid, "no such file (ECONNREFUSED)", false, Kind::Invalid),
+        ] {
+            let error = or_away(TaskError::new(kind, message), || answers);
+            assert_eq!(error.kind, expected, "{message} {answers}");
+            assert!(error.message.contains(message), "{error}");
+        }
     }
 
     #[test]

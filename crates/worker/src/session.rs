@@ -36,7 +36,8 @@ impl Session {
         Self { id: plan.id, resumed, used, cost_usd }
     }
 
-    /// Puts a session aside that the CLI can't read, so that it can be begun anew.
+    /// Puts a session aside that the CLI can't read, or of which there is only an empty file, so that it can be
+    /// begun anew: of a name for which there is a file, the CLI begins none.
     pub(crate) fn set_aside(&self, config_dir: &Path) -> io::Result<()> {
         for file in files(config_dir, self.id) {
             let aside = file.with_extension("jsonl.damaged");
@@ -51,8 +52,10 @@ impl Session {
     }
 }
 
+/// Returns whether there is something to go on from. An empty file is what a full disk or a power cut leaves.
 fn exists(config_dir: &Path, id: SessionId) -> bool {
-    !files(config_dir, id).is_empty()
+    let has_text = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    files(config_dir, id).iter().any(has_text)
 }
 
 /// Returns the files that the CLI has of a session: `projects/<folder>/<id>.jsonl`.
@@ -62,8 +65,7 @@ fn files(config_dir: &Path, id: SessionId) -> Vec<PathBuf> {
         return Vec::new();
     };
     let paths = folders.flatten().map(|folder| folder.path().join(&name));
-    let has_text = |path: &PathBuf| fs::metadata(path).is_ok_and(|f| f.is_file() && f.len() > 0);
-    paths.filter(has_text).collect()
+    paths.filter(|path| path.is_file()).collect()
 }
 
 #[cfg(test)]

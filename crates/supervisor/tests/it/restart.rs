@@ -55,6 +55,27 @@ fn what_down_interrupted_goes_on_at_the_next_up(world: World) {
     assert_eq!(world.ended(&["long"]), [TaskStatus::Complete]);
 }
 
+/// The agent asks again for some seconds. An upgrade, or a look at why the daemon died, may take longer.
+#[test]
+fn process_agent_that_gives_up_while_the_daemon_is_away_costs_no_retry() {
+    let test = "process_agent_that_gives_up_while_the_daemon_is_away_costs_no_retry";
+    let Some(world) = World::of_processes(test) else { return };
+    let rule =
+        "[[rule]]\nmatch = { task = \"long\", turn = 0 }\ntimes = 1\nanswer = { hang = true }\n";
+    let mut world = world.start(rule);
+    world.add("marie", "long", "Take a while", &["--retries", "0"]);
+    world.until_asked("long");
+    world.kill_daemon();
+    let report = world.path("results/marie/.slots/marie-1/long.1.json");
+    world.wait_ref("the agent has given up", |_| report.is_file().then_some(()));
+    world.start_daemon();
+    assert_eq!(world.ended(&["long"]), [TaskStatus::Complete]);
+    assert_eq!(world.result("marie", "long")["attempt"], 2);
+    let events = text(&world.expect(0, &["events", "adhoc", "--json"]).stdout);
+    let failed = events.lines().find(|line| line.contains("attempt_failed")).unwrap();
+    assert!(failed.contains("worker_lost") && failed.contains("\"counted\":false"), "{failed}");
+}
+
 /// The first daemon runs the task as a process, the next one has containers: the process must be gone
 /// before the container does the same attempt.
 #[test]

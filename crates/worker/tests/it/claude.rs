@@ -184,6 +184,26 @@ fn session_that_cannot_be_read_is_begun_anew() {
     assert!(file.with_extension("jsonl.damaged").exists());
 }
 
+/// As a full disk or a power cut leaves it: the CLI can't go on with it, nor begin one of its name.
+#[test]
+fn session_whose_file_is_empty_is_begun_anew() {
+    let answers = |_: &Slot| vec![Answer::hand_in("anew", &[])];
+    let Some(stage) = Stage::new("session_whose_file_is_empty", answers) else {
+        return;
+    };
+    let mut assignment = stage.assignment(&["Read"]);
+    assignment["session"]["resume"] = json!(true);
+    let file = stage.slot.path("workspace").display().to_string().replace(['/', '.'], "-");
+    let project = stage.slot.path("config/projects").join(file);
+    std::fs::create_dir_all(&project).unwrap();
+    let file = project.join("00000000-0000-4000-8000-000000000002.jsonl");
+    std::fs::File::create(&file).unwrap();
+    let _worker = stage.worker();
+    stage.slot.put(&assignment);
+    let result = stage.slot.result("t.1");
+    assert_eq!((result.status, result.summary.as_str()), (Status::Complete, "anew"), "{result:?}");
+}
+
 #[test]
 fn interrupted_attempt_goes_on_with_its_session_in_the_next_worker() {
     let Some(stage) = Stage::new("interrupted_attempt_goes_on", |slot| {
