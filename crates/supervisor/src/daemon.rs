@@ -34,6 +34,7 @@ use crate::lock::Lock;
 use crate::programs;
 use crate::replica::Surroundings;
 use crate::replicas::Replicas;
+use crate::room;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Owner, Runtime};
@@ -137,6 +138,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         Drops::start(installation.clone(), worker.clone(), inbox.clone())
             .map_err(|e| cant_write(&installation.tasks(worker), e))?;
     }
+    room::watch(installation.clone(), inbox.clone());
     // Not before: whoever gets an answer may drop a file.
     let server = serve(api, &sockets.join(API_SOCKET))?;
     info!(folder = %installation.root().display(), runtime = runtime.name(), rehearsal, "Ready.");

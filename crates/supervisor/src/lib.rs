@@ -29,6 +29,7 @@ pub mod programs;
 pub mod publish;
 pub mod replica;
 pub mod replicas;
+mod room;
 pub mod runtime;
 #[cfg(feature = "simulate")]
 pub mod simulation;
