@@ -89,9 +89,18 @@ bench-recovery: supervisor worker ## Measure how long a restart with 100,000 tas
 KILLS ?= 1000
 SOAK_ARGS ?= --peers .cache/soak --write docs/reliability.md
 .PHONY: soak
-soak: supervisor worker ## Kill the daemon 1000 times (KILLS=n) and count what it costs; write docs/reliability.md
+soak: supervisor worker ## Kill the daemon 1000 times (KILLS=n) and count what it costs, then soak-containers; write docs/reliability.md
 	@$(CARGO) run --package supervisor --example soak -- \
 	  --supervisor '$(SUPERVISOR)' --worker '$(WORKER)' --kills '$(KILLS)' $(SOAK_ARGS)
+	@$(MAKE) soak-containers
+
+# How often something is interrupted around three containers, for about eight seconds each, and more arguments.
+INTERRUPTIONS ?= 75
+CONTAINER_ARGS ?= --write docs/reliability.md
+.PHONY: soak-containers
+soak-containers: supervisor worker image ## Kill containers, what is in them, their engine and the daemon 75 times (INTERRUPTIONS=n); needs root
+	@$(CARGO) run --package supervisor --example soak -- \
+	  --supervisor '$(SUPERVISOR)' --worker '$(WORKER)' --containers '$(INTERRUPTIONS)' $(CONTAINER_ARGS)
 
 # The first seed and how many; with one seed its trace is shown. A fault of `docs/simulation.md` can be planted;
 # `make simulate-mutants SIMULATE_ARGS='--write docs/simulation.md'` writes the table of them anew.

@@ -2,10 +2,14 @@
 //!
 //! Real processes, real files, the real program: plans of tasks that depend on each other, and tasks dropped
 //! as files; some workers are killed by their own task, others from outside. Nothing may be lost, nothing
-//! accepted twice, no process left, and what comes of it is what comes of it without a kill.
+//! accepted twice, no process left, and what comes of it is what comes of it without a kill. With
+//! `--containers` the same is tried of real containers with the real agent, and of their engine.
 //! `make soak` runs it; `docs/reliability.md` is what it writes with `--write`.
 
 mod check;
+mod containers;
+#[path = "../../tests/support/engine.rs"]
+mod engine;
 mod latency;
 mod peers;
 mod place;
@@ -56,9 +60,10 @@ struct Options {
     #[arg(long, default_value_t = 1000)]
     kills: usize,
 
-    /// How many tasks there are; a twentieth more is dropped as files
-    #[arg(long, default_value_t = 2000)]
-    tasks: usize,
+    /// How many tasks there are, and a twentieth more that is dropped as files: 2000 if not given, or with
+    /// containers two for each interruption
+    #[arg(long)]
+    tasks: Option<usize>,
 
     /// In how many plans they come
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
@@ -72,6 +77,11 @@ struct Options {
     /// Decides all that is random here; made up, and printed, when left out
     #[arg(long)]
     seed: Option<u64>,
+
+    /// Interrupt three real containers instead, so often: the daemon, their engine, they themselves and what
+    /// is in them. The engine is one of its own, which needs root
+    #[arg(long, value_name = "TIMES")]
+    containers: Option<usize>,
 
     /// Run a smaller loop for us, for pueue and for huey, too; they are installed into this folder
     #[arg(long, value_name = "DIR")]
@@ -95,6 +105,13 @@ struct Options {
 
     #[command(subcommand)]
     role: Option<Role>,
+}
+
+impl Options {
+    /// Returns how many tasks there are in plans.
+    fn tasks(&self) -> usize {
+        self.tasks.unwrap_or(2000)
+    }
 }
 
 /// What else this program is.
@@ -133,19 +150,25 @@ fn soak(options: &Options) -> Result<bool> {
     });
     println!("Seed: {seed} (`--seed {seed}` chooses the same again)");
     let programs = programs(options)?;
+    if let Some(interruptions) = options.containers {
+        let tasks = options.tasks.unwrap_or(2 * interruptions);
+        let aim = containers::Aim { tasks, interruptions, seed };
+        return containers::soak(&programs, aim, options.write.as_deref());
+    }
+    let tasks = options.tasks();
     let mut random = Random::new(seed);
-    let each = options.tasks.div_ceil(options.plans.into());
+    let each = tasks.div_ceil(options.plans.into());
     let plans: Vec<_> = (0..options.plans)
-        .map(|number| plan::of_size(&format!("p{number}"), each, &mut random))
+        .map(|number| plan::of_size(&format!("p{number}"), each, &WORKERS, &mut random))
         .collect::<Result<_>>()?;
-    let drops = options.tasks / 20;
+    let drops = tasks / 20;
     let aim = |kills| Aim { plans: plans.clone(), drops, kills, with_worker: 50, pace: 1.0, seed };
 
-    println!("Without a kill: {} tasks", options.tasks + drops);
+    println!("Without a kill: {} tasks", tasks + drops);
     let calm = once(options, &programs, &aim(0), 10, 0)?;
     println!("With {} kills", options.kills);
     // While the daemon is away, who is done waits for it: that is more than half of the time.
-    let millis = millis(options.kills, LIFE.mul_f64(0.4), options.tasks)?;
+    let millis = millis(options.kills, LIFE.mul_f64(0.4), tasks)?;
     let storm = once(options, &programs, &aim(options.kills), millis, 50)?;
     let is_same = calm.findings.state == storm.findings.state;
     println!("  the same final state as without: {}", if is_same { "yes" } else { "NO" });
@@ -169,11 +192,7 @@ fn soak(options: &Options) -> Result<bool> {
     let text = report.markdown();
     println!("\n{text}");
     if let Some(file) = &options.write {
-        protocol::atomic_file::replace(
-            file,
-            text.as_bytes(),
-            protocol::atomic_file::Durability::Volatile,
-        )?;
+        containers::keep_part(file, &text)?;
     }
     Ok(report.is_met())
 }

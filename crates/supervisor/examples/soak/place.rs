@@ -1,6 +1,7 @@
 //! An installation in a temporary folder, and the real daemon that serves it.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -32,24 +33,34 @@ pub(crate) struct Place {
     programs: Programs,
     pub(crate) installation: Installation,
     dir: TempDir,
+    /// What else the daemon finds in its environment.
+    env: Vec<(&'static str, String)>,
     daemon: Option<Child>,
     pub(crate) starts: usize,
 }
 
 impl Place {
-    /// Makes an installation whose workers run our tasks in this manner.
-    pub(crate) fn new(programs: &Programs, millis: u64, deaths: u64, seed: u64) -> Result<Self> {
+    /// Makes an installation without workers and without a configuration.
+    pub(crate) fn empty(programs: &Programs, env: Vec<(&'static str, String)>) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("soak").tempdir()?;
+        // Agents in containers are another user.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         for folder in ["tally/locks", "s", "workspaces"] {
             fs::create_dir_all(dir.path().join(folder))?;
         }
-        let place = Self {
+        Ok(Self {
             programs: programs.clone(),
             installation: Installation::at(dir.path()).map_err(|failure| failure.to_string())?,
             dir,
+            env,
             daemon: None,
             starts: 0,
-        };
+        })
+    }
+
+    /// Makes an installation whose workers run our tasks in this manner.
+    pub(crate) fn new(programs: &Programs, millis: u64, deaths: u64, seed: u64) -> Result<Self> {
+        let place = Self::empty(programs, Vec::new())?;
         let manner = Manner { folder: place.tally(), millis, deaths, seed };
         for worker in WORKERS {
             place.worker(worker, REPLICAS, &manner)?;
@@ -83,7 +94,7 @@ impl Place {
         self.write(&format!("workspaces/{name}/worker.toml"), &text)
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<()> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap_or(&path))?;
         Ok(atomic_file::replace(&path, text.as_bytes(), Durability::Volatile)?)
@@ -109,6 +120,7 @@ impl Place {
             .env("SUPERVISOR_WORKER", &self.programs.worker)
             // No agent is asked; it only has to be a program.
             .env("SUPERVISOR_CLAUDE", &self.programs.worker)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
         command

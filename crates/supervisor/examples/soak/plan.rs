@@ -23,8 +23,13 @@ pub(crate) fn local(task: &str) -> &str {
     task.split_once('.').map_or(task, |(_, local)| local)
 }
 
-/// Returns a plan of `size` tasks, each after up to three of those before it.
-pub(crate) fn of_size(name: &str, size: usize, random: &mut Random) -> Result<Plan> {
+/// Returns a plan of `size` tasks for these workers, each after up to three of those before it.
+pub(crate) fn of_size(
+    name: &str,
+    size: usize,
+    workers: &[&str],
+    random: &mut Random,
+) -> Result<Plan> {
     let mut tasks: Vec<PlanTask> = Vec::new();
     let mut depths: Vec<usize> = Vec::new();
     for number in 0..size {
@@ -38,7 +43,8 @@ pub(crate) fn of_size(name: &str, size: usize, random: &mut Random) -> Result<Pl
         }
         depths.push(before.iter().map(|&other| depths[other] + 1).max().unwrap_or(1));
         let dependencies = before.iter().map(|&other| tasks[other].id.clone()).collect();
-        tasks.push(task(&format!("{name}-{number:04}"), worker(random.next())?, dependencies)?);
+        let worker = one_of(workers, random.next())?;
+        tasks.push(task(&format!("{name}-{number:04}"), worker, dependencies)?);
     }
     Ok(Plan { request: Some(format!("Do {name}")), tasks, ..Plan::default() })
 }
@@ -72,7 +78,11 @@ pub(crate) fn drop_of(number: usize, random: &mut Random) -> Result<(WorkerId, S
 }
 
 fn worker(number: u64) -> Result<WorkerId> {
-    Ok(WORKERS[usize::try_from(number % WORKERS.len() as u64)?].parse()?)
+    one_of(&WORKERS, number)
+}
+
+fn one_of(workers: &[&str], number: u64) -> Result<WorkerId> {
+    Ok(workers[usize::try_from(number % workers.len() as u64)?].parse()?)
 }
 
 fn task(id: &str, worker: WorkerId, dependencies: Vec<TaskId>) -> Result<PlanTask> {

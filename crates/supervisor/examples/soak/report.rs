@@ -177,8 +177,8 @@ impl Report<'_> {
                  replicas each, process runtime, {at_once} attempts at once. The agent is a program that takes {} ms on average, makes its \
                  artifact of its name and its inputs, and holds a lock on its task's name.",
                 options.plans,
-                options.tasks.div_ceil(options.plans.into()),
-                options.tasks / 20,
+                options.tasks().div_ceil(options.plans.into()),
+                options.tasks() / 20,
                 WORKERS.len(),
                 self.millis
             ),
@@ -256,7 +256,7 @@ impl Compared {
 }
 
 /// Returns on what it was measured, as lines of a list.
-fn facts() -> Vec<String> {
+pub(crate) fn facts() -> Vec<String> {
     let field = |path: &str, name: &str| {
         let text = fs::read_to_string(path).ok()?;
         let line = text.lines().find(|line| line.starts_with(name))?;

@@ -7,9 +7,14 @@
 mod bad_input;
 mod budgets;
 mod cache;
+#[path = "../support/disk.rs"]
+mod disk;
 mod drops;
+#[path = "../support/engine.rs"]
+mod engine;
 mod escape;
 mod failures;
+mod interruptions;
 #[path = "../support/janitor.rs"]
 mod janitor;
 mod restart;

@@ -13,6 +13,8 @@ use supervisor::config::CLI_VERSION;
 use supervisor::install::Installation;
 use tempfile::TempDir;
 
+use crate::disk::Disk;
+use crate::engine::Engine;
 use crate::janitor::Janitor;
 
 /// Far longer than anything here takes, for a machine under load.
@@ -27,7 +29,6 @@ pub(crate) enum Kind {
 
 pub(crate) struct World {
     pub(crate) kind: Kind,
-    dir: TempDir,
     sockets: TempDir,
     claude: PathBuf,
     worker: PathBuf,
@@ -36,6 +37,9 @@ pub(crate) struct World {
     address: Option<String>,
     /// Where the container engine is, if it is not the usual one.
     engine: Option<String>,
+    /// The small disk that the folder is on, if it is.
+    disk: Option<Disk>,
+    dir: TempDir,
     /// The names that the daemon knows, in place of `/etc/hosts`.
     hosts: Option<PathBuf>,
     daemon: Option<Child>,
@@ -58,16 +62,33 @@ impl World {
     }
 
     pub(crate) fn of_containers(test: &str) -> Option<Self> {
-        let image = format!("supervisor-worker:{CLI_VERSION}");
-        let inspect = Command::new("docker").args(["image", "inspect", &image]).output();
-        match inspect {
-            Ok(output) if output.status.success() => Self::new(Kind::Docker, test),
-            Ok(_) => skip(test, &format!("no container engine with the image {image}")),
-            Err(error) => skip(test, &format!("no docker command: {error}")),
+        has_image(test)?;
+        Self::new(Kind::Docker, test)
+    }
+
+    /// The same with an engine of the test's own, that has the image by then.
+    pub(crate) fn of_containers_of(engine: &Engine, test: &str) -> Option<Self> {
+        let mut world = Self::of_containers(test)?;
+        engine.load(&image()).unwrap();
+        world.set_engine(&engine.endpoint());
+        Some(world)
+    }
+
+    /// The same as [`of_containers`](Self::of_containers), with all that the daemon writes on a disk of
+    /// that size, in MiB.
+    pub(crate) fn of_containers_on_a_disk_of(mib: u32, test: &str) -> Option<Self> {
+        if let Some(why) = Disk::impossible() {
+            return skip(test, &why);
         }
+        has_image(test)?;
+        Self::with_disk(Kind::Docker, Some(mib), test)
     }
 
     fn new(kind: Kind, test: &str) -> Option<Self> {
+        Self::with_disk(kind, None, test)
+    }
+
+    fn with_disk(kind: Kind, disk: Option<u32>, test: &str) -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let claude = std::env::var_os("SUPERVISOR_CLAUDE")
             .map_or_else(|| root.join(format!(".cache/cli/{CLI_VERSION}/claude")), PathBuf::from);
@@ -78,6 +99,7 @@ impl World {
             return skip(test, "no static worker: run `make test`, which builds it");
         };
         let dir = tempfile::Builder::new().prefix("sup").tempdir().unwrap();
+        let disk = disk.map(|mib| Disk::mount(dir.path(), mib).unwrap());
         // Agents in containers are another user.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(dir.path(), open).unwrap();
@@ -91,6 +113,7 @@ impl World {
         );
         let world = Self {
             kind,
+            disk,
             dir,
             sockets,
             claude,
@@ -121,8 +144,7 @@ impl World {
     }
 
     pub(crate) fn start_daemon(&mut self) {
-        let log =
-            fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log")).unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.daemon_log()).unwrap();
         let mut command = match &self.hosts {
             None => self.command(),
             Some(hosts) => self.command_with_hosts(hosts),
@@ -168,6 +190,18 @@ impl World {
     /// Has the daemon find its container engine there.
     pub(crate) fn set_engine(&mut self, endpoint: &str) {
         self.engine = Some(endpoint.to_owned());
+    }
+
+    /// Returns the disk that was asked for.
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
+    }
+
+    /// Returns a `docker` that speaks to the daemon's engine.
+    pub(crate) fn docker(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("docker");
+        command.envs(self.engine.as_ref().map(|engine| ("DOCKER_HOST", engine)));
+        command.args(args).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Returns the folder of the daemon's sockets.
@@ -301,8 +335,13 @@ impl World {
         fs::File::create(path).unwrap().write_all(contents.as_bytes()).unwrap();
     }
 
+    /// Not on the disk that may be full.
+    fn daemon_log(&self) -> PathBuf {
+        self.sockets.path().join("daemon.log")
+    }
+
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+        fs::read_to_string(self.daemon_log()).unwrap_or_default()
     }
 
     /// Waits for something, with a bound.
@@ -311,13 +350,13 @@ impl World {
         what: &str,
         mut look: impl FnMut(&mut Self) -> Option<T>,
     ) -> T {
-        let log = self.path("daemon.log");
+        let log = self.daemon_log();
         patiently(what, &log, || look(self))
     }
 
     /// The same, where nothing of the world changes.
     pub(crate) fn wait_ref<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
-        patiently(what, &self.path("daemon.log"), || look(self))
+        patiently(what, &self.daemon_log(), || look(self))
     }
 
     /// Waits until a task runs, with a request for it upstream.
@@ -330,10 +369,7 @@ impl World {
     /// Returns the names of this installation's containers.
     pub(crate) fn containers(&self) -> Vec<String> {
         let label = format!("label=supervisor.installation={}", self.installation_id());
-        let output = Command::new("docker")
-            .args(["ps", "--all", "--filter", &label, "--format", "{{.Names}}"])
-            .output()
-            .unwrap();
+        let output = self.docker(&["ps", "--all", "--filter", &label, "--format", "{{.Names}}"]);
         text(&output.stdout).lines().map(str::to_owned).collect()
     }
 
@@ -360,17 +396,9 @@ impl World {
     /// name its folder, or that run in its containers.
     pub(crate) fn processes(&self, kind: Kind, program: &str) -> Vec<u32> {
         match kind {
-            Kind::Docker => self
-                .containers()
-                .iter()
-                .flat_map(|name| {
-                    let output = Command::new("docker")
-                        .args(["top", name, "-eo", "pid,comm"])
-                        .output()
-                        .unwrap();
-                    pids(&text(&output.stdout), program)
-                })
-                .collect(),
+            Kind::Docker => {
+                self.containers().iter().flat_map(|name| self.processes_in(name, program)).collect()
+            }
             Kind::Process => {
                 let folder = self.path("").to_string_lossy().into_owned();
                 let output = Command::new("ps").args(["-eo", "pid,args", "-ww"]).output().unwrap();
@@ -385,6 +413,17 @@ impl World {
                     .collect()
             }
         }
+    }
+
+    /// Returns the processes of a program in a container, by their numbers outside.
+    pub(crate) fn processes_in(&self, container: &str, program: &str) -> Vec<u32> {
+        let output = self.docker(&["top", container, "-eo", "pid,comm"]);
+        pids(&text(&output.stdout), program)
+    }
+
+    /// Returns the name of a replica's container.
+    pub(crate) fn container(&self, replica: &str) -> String {
+        format!("supervisor-{}-{replica}", self.installation_id())
     }
 
     pub(crate) fn installation_id(&self) -> String {
@@ -407,7 +446,7 @@ impl Drop for World {
         }
         if self.kind == Kind::Docker {
             for name in self.containers() {
-                let _ = Command::new("docker").args(["rm", "--force", &name]).output();
+                let _ = self.docker(&["rm", "--force", &name]);
             }
         }
     }
@@ -447,6 +486,20 @@ pub(crate) fn skip<T>(test: &str, why: &str) -> Option<T> {
         writeln!(file, "SKIPPED: {test}: {why}").unwrap();
     }
     None
+}
+
+fn image() -> String {
+    format!("supervisor-worker:{CLI_VERSION}")
+}
+
+/// Returns nothing where there is no engine with the workers' image.
+fn has_image(test: &str) -> Option<()> {
+    let image = image();
+    match Command::new("docker").args(["image", "inspect", &image]).output() {
+        Ok(output) if output.status.success() => Some(()),
+        Ok(_) => skip(test, &format!("no container engine with the image {image}")),
+        Err(error) => skip(test, &format!("no docker command: {error}")),
+    }
 }
 
 fn copy_tree(from: &Path, to: &Path) {

@@ -17,6 +17,7 @@ const CLEAN_UP: &str = r#"
         }
         sleep 1
     done
+    for folder in "$@"; do umount --lazy "$folder"; done
     rm -rf -- "$@"
 "#;
 
