@@ -28,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ask", take: gateway::fuzzing::ask },
     Target { name: "limits", take: gateway::fuzzing::limits },
     Target { name: "hello", take: gateway::fuzzing::client_hello },
+    Target { name: "http", take: gateway::fuzzing::http },
     Target { name: "assignment", take: assignment },
     Target { name: "slot", take: intake::slot },
 ];

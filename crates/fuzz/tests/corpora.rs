@@ -21,7 +21,7 @@ macro_rules! targets {
 }
 
 targets! {
-    task, plan, result, worker, config, journal, ledger, hosts, ids, time, key, transcript, meter, ask, limits, hello,
+    task, plan, result, worker, config, journal, ledger, hosts, ids, time, key, transcript, meter, ask, limits, hello, http,
     assignment, slot,
 }
 

@@ -3,12 +3,12 @@
 use http::{Method, Request, uri::PathAndQuery};
 
 /// What to do with a request to the model's API.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Ask the model, with this path and query: it costs money, and is booked.
-    Ask(PathAndQuery),
-    /// Send it on, with this path and query: it costs nothing.
-    Forward(PathAndQuery),
+    /// Ask the model: it costs money, and is booked.
+    Ask,
+    /// Send it on: it costs nothing.
+    Forward,
     /// Say that somebody is here. The CLI asks so before its first request.
     Hello,
     /// Say no: a worker has no use for that part of the API.
@@ -21,17 +21,13 @@ pub(crate) fn is_for_elsewhere<B>(request: &Request<B>) -> bool {
 }
 
 /// Decides about a request to the model's API by its first line alone.
-pub(crate) fn judge<B>(request: &Request<B>) -> Verdict {
-    let uri = request.uri();
-    let Some(path) = uri.path_and_query() else { return Verdict::Refuse };
+pub(crate) fn judge(method: &Method, path: &PathAndQuery) -> Verdict {
     // To the letter: what a server takes for the same path in another spelling would not be booked.
-    match uri.path() {
-        "/v1/messages" => Verdict::Ask(path.clone()),
-        "/api/hello" if request.method() == Method::HEAD => Verdict::Hello,
-        "/api/hello" | "/v1/messages/count_tokens" | "/v1/models" => Verdict::Forward(path.clone()),
-        other if other.strip_prefix("/v1/models/").is_some_and(is_name) => {
-            Verdict::Forward(path.clone())
-        }
+    match path.path() {
+        "/v1/messages" => Verdict::Ask,
+        "/api/hello" if *method == Method::HEAD => Verdict::Hello,
+        "/api/hello" | "/v1/messages/count_tokens" | "/v1/models" => Verdict::Forward,
+        other if other.strip_prefix("/v1/models/").is_some_and(is_name) => Verdict::Forward,
         _ => Verdict::Refuse,
     }
 }
@@ -47,23 +43,21 @@ mod tests {
     use super::*;
 
     fn verdict(method: Method, uri: &str) -> Verdict {
-        judge(&Request::builder().method(method).uri(uri).body(()).unwrap())
+        judge(&method, &uri.parse().unwrap())
     }
 
     #[test]
     fn only_the_api_is_let_through() {
-        let ask = verdict(Method::POST, "/v1/messages?beta=true");
-        assert!(matches!(ask, Verdict::Ask(path) if path == "/v1/messages?beta=true"));
+        assert_eq!(verdict(Method::POST, "/v1/messages?beta=true"), Verdict::Ask);
         for uri in
             ["/v1/models", "/v1/models/claude-x.5@1", "/v1/messages/count_tokens", "/api/hello"]
         {
-            assert!(matches!(verdict(Method::POST, uri), Verdict::Forward(_)), "{uri}");
+            assert_eq!(verdict(Method::POST, uri), Verdict::Forward, "{uri}");
         }
-        assert!(matches!(verdict(Method::HEAD, "/api/hello"), Verdict::Hello));
+        assert_eq!(verdict(Method::HEAD, "/api/hello"), Verdict::Hello);
         for uri in ["/", "/v1", "/v2/x", "/v1/messages/batches", "/api/hello/x", "/api/oauth", "*"]
         {
-            let verdict = verdict(Method::GET, uri);
-            assert!(matches!(verdict, Verdict::Refuse), "{uri}");
+            assert_eq!(verdict(Method::GET, uri), Verdict::Refuse, "{uri}");
         }
     }
 
@@ -81,8 +75,7 @@ mod tests {
             "/v1/models/x/y",
             "/v1/models/",
         ] {
-            let verdict = verdict(Method::POST, uri);
-            assert!(matches!(verdict, Verdict::Refuse), "{uri}");
+            assert_eq!(verdict(Method::POST, uri), Verdict::Refuse, "{uri}");
         }
     }
 

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::json;
 
 use crate::{
+    http1::BadHead,
     limits,
     stop::{Stop, StopKind},
     upstream::Upstream,
@@ -68,6 +69,23 @@ pub(crate) fn too_large() -> Response<Bytes> {
 /// The request is none that the API would take.
 pub(crate) fn unreadable(why: &dyn Error) -> Response<Bytes> {
     error(StatusCode::BAD_REQUEST, "invalid_request_error", &format!("gateway: {why}"), REFUSED)
+}
+
+/// What came is no request, or could be taken for another one than it is meant to be. Nothing that comes behind it
+/// on its connection is read.
+pub(crate) fn malformed(why: &BadHead) -> Response<Bytes> {
+    let status = match why {
+        BadHead::TooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let message = format!("gateway: the request can't be read: {why}");
+    error(status, "invalid_request_error", &message, REFUSED)
+}
+
+/// A request for the model's API came by a connection on which the egress proxy was asked before.
+pub(crate) fn misdirected() -> Response<Bytes> {
+    let message = "gateway: this connection is the egress proxy's; use another for the model's API";
+    error(StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", message, REFUSED)
 }
 
 /// What the request may cost can't be written down for now, so it is not sent.

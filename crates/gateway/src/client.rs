@@ -2,23 +2,17 @@
 
 use std::{
     error::Error as StdError,
-    fmt,
     future::poll_fn,
     io,
     path::Path,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    client::conn::{TrySendError, http1},
-    rt::{Read, Write},
-};
+use http::{StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use thiserror::Error;
@@ -26,7 +20,11 @@ use tokio::net::UnixStream;
 use tower_service::Service;
 
 use crate::{
-    body::RequestBody,
+    conn::{Conn, Gone},
+    http1::{
+        AnswerHead, BadBody, BadHead, CHUNK_END, Decoder, Framing, Inbuf, LAST_CHUNK, Outbuf,
+        Reading, Then, Wire, put_chunk_head,
+    },
     limits,
     pool::Pool,
     upstream::{Route, Upstream},
@@ -61,7 +59,34 @@ pub(crate) enum NoAnswer {
     Connect(#[source] BoxError),
     /// The request may have been received, or a part of it.
     #[error("cannot exchange a request for an answer")]
-    Exchange(#[source] hyper::Error),
+    Exchange(#[source] Broken),
+    /// The client broke off its request, or doesn't wait for an answer any more.
+    #[error("the client broke off its request")]
+    Gone,
+}
+
+/// Why an exchange with the upstream can't go on.
+#[derive(Debug, Error)]
+pub(crate) enum Broken {
+    #[error("connection error: {0}")]
+    Io(#[from] io::Error),
+    #[error("its answer can't be read: {0}")]
+    Head(#[from] BadHead),
+    #[error("its answer can't be read: {0}")]
+    Body(#[from] BadBody),
+    #[error("connection closed before the answer came")]
+    NoHead,
+    #[error("connection closed before the answer was over")]
+    NoEnd,
+}
+
+/// What a request is sent with.
+#[derive(Debug)]
+pub(crate) enum RequestBody<'a> {
+    /// What was read before, so that it can be sent more than once.
+    Whole(Bytes),
+    /// What comes, as it comes. It is framed as the head says.
+    Passing(&'a mut Conn, Framing),
 }
 
 impl Client {
@@ -95,7 +120,8 @@ impl Client {
         Self { idle: Pool::new(limits::POOL_IDLE_TIMEOUT), ..self.clone() }
     }
 
-    /// Sends a request, whose URI is a path, and returns the upstream's answer.
+    /// Sends a request, of which `head` is all up to the body, and returns the upstream's answer. The request's body
+    /// need not be out by then: see [`Answer::poll_upload`].
     ///
     /// # Errors
     ///
@@ -104,35 +130,44 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// To drop the future, or later the response's body, is to close the connection to the upstream.
+    /// To drop the future, or later the answer, is to close the connection to the upstream.
     pub(crate) async fn request(
         &self,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<Answer>, NoAnswer> {
+        head: &[u8],
+        body: RequestBody<'_>,
+        to_head: bool,
+    ) -> Result<Answer, NoAnswer> {
+        let (body, framing, mut conn) = match body {
+            RequestBody::Whole(body) => (body, Framing::None, None),
+            RequestBody::Passing(conn, framing) => (Bytes::new(), framing, Some(conn)),
+        };
         loop {
-            let (mut line, is_kept) = match self.kept().await {
-                Some(line) => (line, true),
-                None => (self.connect().await.map_err(NoAnswer::Connect)?, false),
+            let kept = self.kept().await;
+            let is_kept = kept.is_some();
+            let mut line = match kept {
+                Some(line) => line,
+                None => self.connect().await.map_err(NoAnswer::Connect)?,
             };
-            let upload = request.body().upload();
-            match line.send(request).await {
-                Ok(response) => {
-                    let mut line = Some(line);
-                    if !upload.is_over() {
-                        // Must go on also while nobody reads the answer.
-                        line.take().into_iter().for_each(Line::detach);
-                    }
-                    let (parts, incoming) = response.into_parts();
-                    let mut answer = Answer { incoming, line, idle: Arc::clone(&self.idle) };
-                    if answer.is_end_stream() {
-                        at_once(|cx| answer.keep_line(cx)).await;
-                    }
-                    return Ok(Response::from_parts(parts, answer));
+            line.out.bytes_mut().extend_from_slice(head);
+            let mut upload = Upload { body: body.clone(), sent: 0, framing, is_out: false };
+            let exchanged = poll_fn(|cx| {
+                let conn = conn.as_deref_mut();
+                line.poll_exchange(&mut upload, conn, to_head, cx)
+            });
+            match exchanged.await {
+                Ok(head) => {
+                    let answer = Answer {
+                        decoder: Decoder::new(head.framing),
+                        head,
+                        line: Some(line),
+                        upload: Some(upload).filter(|upload| !upload.is_out),
+                        idle: Arc::clone(&self.idle),
+                    };
+                    return Ok(answer);
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if is_kept => request = unsent,
-                    _ => return Err(NoAnswer::Exchange(error.into_error())),
-                },
+                // Nothing of it was written, so nothing of the client's body was taken.
+                Err(NoAnswer::Exchange(_)) if is_kept && line.written == 0 => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -141,9 +176,12 @@ impl Client {
     async fn kept(&self) -> Option<Line> {
         loop {
             let mut line = self.idle.take()?;
-            // Also finds out whether the other end has closed it.
-            at_once(|cx| line.drive(cx)).await;
-            if line.sender.is_ready() {
+            // What comes unasked, or the end: whichever it is, no answer of ours would be told from it.
+            let fill = |cx: &mut Context<'_>| {
+                Poll::Ready(line.inbuf.poll_fill(&mut line.wire, cx, limits::BUFFER).is_ready())
+            };
+            if !poll_fn(fill).await {
+                line.written = 0;
                 return Some(line);
             }
         }
@@ -151,134 +189,244 @@ impl Client {
 
     async fn connect(&self) -> Result<Line, BoxError> {
         let to = self.upstream.clone();
-        match &self.connector {
-            Connector::Tcp(connector) => Line::open(connector.clone().call(to).await?).await,
-            Connector::Tls(connector) => Line::open(connector.clone().call(to).await?).await,
-            Connector::Unix(connector) => Line::open(connector.clone().call(to).await?).await,
-        }
+        let wire = match &self.connector {
+            Connector::Tcp(connector) => Wire::Tcp(connector.clone().call(to).await?.into_inner()),
+            Connector::Tls(connector) => {
+                Wire::Tls(Box::new(TokioIo::new(connector.clone().call(to).await?)))
+            }
+            Connector::Unix(connector) => Wire::Unix(connector.clone().call(to).await?),
+        };
+        let (inbuf, out, reading) = Default::default();
+        Ok(Line { wire, inbuf, out, reading, written: 0 })
     }
 }
 
 /// A connection to the upstream. To drop it is to close it.
+#[derive(Debug)]
 pub(crate) struct Line {
-    sender: http1::SendRequest<RequestBody>,
-    /// Must be polled for anything to happen. None once it is closed.
-    connection: Option<BoxFuture<hyper::Result<()>>>,
+    wire: Wire,
+    inbuf: Inbuf,
+    out: Outbuf,
+    reading: Reading,
+    /// How much of the request was written.
+    written: u64,
+}
+
+/// The rest of a request.
+#[derive(Debug)]
+struct Upload {
+    /// A body that was read before, and how much of it is gone.
+    body: Bytes,
+    sent: usize,
+    /// How the client's is to be framed, if it is sent as it comes.
+    framing: Framing,
+    is_out: bool,
+}
+
+/// Why an upload can't go on.
+enum Stopped {
+    Client,
+    Upstream(io::Error),
 }
 
 impl Line {
-    async fn open<T>(io: T) -> Result<Self, BoxError>
-    where
-        T: Read + Write + Send + Unpin + 'static,
-    {
-        // The names of headers go on in lower case, both ways, as they do by HTTP/2. To keep how they were
-        // spelled is an eighth of the work on a request, and says nothing to anybody.
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(limits::BUFFER).handshake(io).await?;
-        Ok(Self { sender, connection: Some(Box::pin(connection)) })
-    }
-
-    async fn send(
+    /// Sends a request, and waits for its answer meanwhile: it may come early.
+    fn poll_exchange(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        poll_fn(|cx| {
-            // Before it is driven there can't be an answer, and afterwards nothing else wakes us.
-            drive(&mut self.connection, cx);
-            answer.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.connection, cx);
-    }
-
-    /// Lets the connection go on by itself until the answer is read, or nobody wants it.
-    fn detach(self) {
-        if let Some(connection) = self.connection {
-            // How it ends is seen in the answer's body.
-            tokio::spawn(connection);
+        upload: &mut Upload,
+        mut conn: Option<&mut Conn>,
+        to_head: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<AnswerHead, NoAnswer>> {
+        let mut failure = None;
+        if !upload.is_out {
+            match self.poll_upload(upload, conn.as_deref_mut(), cx) {
+                Poll::Ready(Err(Stopped::Client)) => return Poll::Ready(Err(NoAnswer::Gone)),
+                Poll::Ready(Err(Stopped::Upstream(error))) => failure = Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        if upload.is_out
+            && let Some(conn) = conn
+            && conn.poll_gone(cx).is_ready()
+        {
+            return Poll::Ready(Err(NoAnswer::Gone));
+        }
+        loop {
+            if self.written > 0 {
+                match self.reading.answer(self.inbuf.bytes(), to_head) {
+                    Err(bad) => return Poll::Ready(Err(NoAnswer::Exchange(bad.into()))),
+                    Ok(Some((head, length))) => {
+                        self.inbuf.consume(length);
+                        // "Go on", and the like. We do in any case.
+                        if head.status.is_informational()
+                            && head.status != StatusCode::SWITCHING_PROTOCOLS
+                        {
+                            continue;
+                        }
+                        if failure.is_some() {
+                            // It has said why, and takes no more.
+                            upload.is_out = true;
+                        }
+                        return Poll::Ready(Ok(AnswerHead {
+                            keeps_alive: head.keeps_alive && failure.is_none(),
+                            ..head
+                        }));
+                    }
+                    Ok(None) => {}
+                }
+            } else if let Some(error) = failure {
+                return Poll::Ready(Err(NoAnswer::Exchange(error.into())));
+            }
+            let filled = self.inbuf.poll_fill(&mut self.wire, cx, limits::BUFFER);
+            let broken = match (filled, failure.take()) {
+                (Poll::Ready(Ok(1..)), none) => {
+                    failure = none;
+                    continue;
+                }
+                (Poll::Pending, None) => return Poll::Pending,
+                (Poll::Ready(_) | Poll::Pending, Some(error)) => error.into(),
+                (Poll::Ready(Ok(0)), None) => Broken::NoHead,
+                (Poll::Ready(Err(error)), None) => error.into(),
+            };
+            return Poll::Ready(Err(NoAnswer::Exchange(broken)));
         }
     }
-}
 
-/// Calls a function that has to know who is to be woken.
-async fn at_once(mut call: impl FnMut(&mut Context<'_>)) {
-    poll_fn(|cx| {
-        call(cx);
-        Poll::Ready(())
-    })
-    .await;
-}
-
-/// Does what can be done on a connection without waiting.
-fn drive(connection: &mut Option<BoxFuture<hyper::Result<()>>>, cx: &mut Context<'_>) {
-    if let Some(open) = connection
-        && open.as_mut().poll(cx).is_ready()
-    {
-        // An error is also the error of the exchange, or of the answer's body.
-        *connection = None;
-    }
-}
-
-impl fmt::Debug for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("is_open", &self.connection.is_some()).finish_non_exhaustive()
-    }
-}
-
-/// The body of the upstream's answer. Read to its end, its connection is kept for the next request.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    incoming: Incoming,
-    /// None when it is kept already, or goes on by itself.
-    line: Option<Line>,
-    idle: Arc<Pool<Line>>,
-}
-
-impl Answer {
-    /// Keeps the connection, after the last of the body.
-    fn keep_line(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut line) = self.line.take() {
-            // It only now finds out that the answer is over, and whether the other end keeps it, too.
-            line.drive(cx);
-            if line.sender.is_ready() {
-                self.idle.keep(line);
+    /// Sends what there is of a request. Is ready when that was all.
+    fn poll_upload(
+        &mut self,
+        upload: &mut Upload,
+        mut conn: Option<&mut Conn>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Stopped>> {
+        loop {
+            let before = self.out.len() + upload.body.len() - upload.sent;
+            let flushed = self.out.poll_flush(&upload.body, &mut upload.sent, &mut self.wire, cx);
+            let after = self.out.len() + upload.body.len() - upload.sent;
+            self.written += (before - after) as u64;
+            ready!(flushed).map_err(Stopped::Upstream)?;
+            let Some(conn) = conn.as_deref_mut().filter(|_| upload.framing != Framing::None) else {
+                // Its memory is somebody else's from now on.
+                upload.body = Bytes::new();
+                upload.sent = 0;
+                upload.is_out = true;
+                return Poll::Ready(Ok(()));
+            };
+            let is_chunked = upload.framing == Framing::Chunked;
+            let out = self.out.bytes_mut();
+            match ready!(conn.poll_body(cx)).map_err(|Gone| Stopped::Client)? {
+                Some(len) => {
+                    if is_chunked {
+                        put_chunk_head(out, len);
+                    }
+                    out.extend_from_slice(conn.data(len));
+                    conn.take(len);
+                    if is_chunked {
+                        out.extend_from_slice(CHUNK_END);
+                    }
+                }
+                None => {
+                    if is_chunked {
+                        out.extend_from_slice(LAST_CHUNK);
+                    }
+                    upload.framing = Framing::None;
+                }
             }
         }
     }
 }
 
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
+/// The upstream's answer. Read to its end, its connection is kept for the next request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) head: AnswerHead,
+    decoder: Decoder,
+    /// None when it is kept already, or closed.
+    line: Option<Line>,
+    /// The rest of the request, if there is one.
+    upload: Option<Upload>,
+    idle: Arc<Pool<Line>>,
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+impl Answer {
+    /// Returns whether a part of the request is still to be sent.
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.upload.is_some() && self.line.is_some()
+    }
+
+    /// Sends the rest of the request. That must go on also while nobody reads the answer. Is ready when there is no
+    /// more to do.
+    ///
+    /// # Errors
+    ///
+    /// When the client broke off its request.
+    pub(crate) fn poll_upload(
+        &mut self,
+        conn: Option<&mut Conn>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        if frame.is_pending()
-            && let Some(line) = &mut self.line
-        {
-            line.drive(cx);
-            frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        }
-        let frame = ready!(frame);
-        if frame.is_none() || self.incoming.is_end_stream() {
-            self.keep_line(cx);
-        }
-        Poll::Ready(frame)
+    ) -> Poll<Result<(), Gone>> {
+        let (Some(upload), Some(line)) = (&mut self.upload, &mut self.line) else {
+            return Poll::Ready(Ok(()));
+        };
+        let sent = ready!(line.poll_upload(upload, conn, cx));
+        self.upload = None;
+        Poll::Ready(match sent {
+            Ok(()) => Ok(()),
+            Err(Stopped::Client) => Err(Gone),
+            Err(Stopped::Upstream(_)) => {
+                // It takes no more, and may have said why.
+                self.head.keeps_alive = false;
+                Ok(())
+            }
+        })
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+    /// Returns how many bytes of the body are at hand, [`data`](Self::data), or that more must be waited for, or that
+    /// it is over.
+    pub(crate) fn at_hand(&mut self) -> Result<Then, Broken> {
+        let Some(line) = &mut self.line else { return Ok(Then::End) };
+        let step = self.decoder.step(line.inbuf.bytes())?;
+        line.inbuf.consume(step.skip);
+        if step.then == Then::End {
+            // What comes behind an answer is nothing that was asked for.
+            let is_clean = line.inbuf.is_empty() && self.head.keeps_alive && self.upload.is_none();
+            if let Some(line) = self.line.take().filter(|_| is_clean) {
+                self.idle.keep(line);
+            }
+        }
+        Ok(step.then)
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+    /// Returns the bytes that are at hand.
+    pub(crate) fn data(&self, len: usize) -> &[u8] {
+        self.line.as_ref().map_or(&[], |line| &line.inbuf.bytes()[..len])
+    }
+
+    /// Takes bytes that were at hand.
+    pub(crate) fn take(&mut self, len: usize) {
+        if let Some(line) = &mut self.line {
+            line.inbuf.consume(len);
+            self.decoder.took(len);
+        }
+    }
+
+    /// Waits until more is at hand.
+    ///
+    /// # Errors
+    ///
+    /// When the upstream breaks off.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let Some(line) = &mut self.line else { return Poll::Ready(Ok(())) };
+        let filled = ready!(line.inbuf.poll_fill(&mut line.wire, cx, limits::BUFFER))?;
+        if filled == 0 {
+            // Some answers end so. None that was broken off does.
+            self.head.keeps_alive = false;
+            if !self.decoder.close() {
+                return Poll::Ready(Err(Broken::NoEnd));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -319,7 +467,7 @@ where
 pub(crate) struct UnixConnector(Arc<Path>);
 
 impl Service<Uri> for UnixConnector {
-    type Response = TokioIo<UnixStream>;
+    type Response = UnixStream;
     type Error = io::Error;
     type Future = BoxFuture<io::Result<Self::Response>>;
 
@@ -329,7 +477,7 @@ impl Service<Uri> for UnixConnector {
 
     fn call(&mut self, _uri: Uri) -> Self::Future {
         let path = Arc::clone(&self.0);
-        Box::pin(async move { UnixStream::connect(&path).await.map(TokioIo::new) })
+        Box::pin(async move { UnixStream::connect(&path).await })
     }
 }
 

@@ -3,24 +3,17 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, InvalidHeaderValue},
-};
+use http::{HeaderValue, header::InvalidHeaderValue};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::headers::retain;
-
-/// The header that carries an API key.
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+use crate::http1;
 
 /// An API key, added to requests so that their sender need not have it.
 ///
-/// The key's memory is overwritten when the last request that uses it is gone. hyper's write
-/// buffers hold copies while a request is being sent; those are not overwritten.
+/// The key's memory is overwritten when the last request that uses it is gone. The
+/// buffers of connections hold copies while a request is being sent; those are not overwritten.
 pub struct Credential {
-    /// Shares one buffer with every request that carries it.
     value: HeaderValue,
 }
 
@@ -70,10 +63,14 @@ impl Credential {
         clean.into()
     }
 
-    /// Makes this the only credential in `headers`.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
-        retain(headers, |name| name != AUTHORIZATION);
-        headers.insert(X_API_KEY, self.value.clone());
+    /// Returns whether a header, whose name is in lower case, is a credential. This one takes its place.
+    pub(crate) fn replaces(name: &[u8]) -> bool {
+        matches!(name, b"authorization" | b"x-api-key")
+    }
+
+    /// Appends the header that carries the key.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        http1::put(out, b"x-api-key", self.value.as_bytes());
     }
 }
 
@@ -116,11 +113,10 @@ mod tests {
     #[test]
     fn key_is_never_printed() {
         let key = Credential::api_key("sk-ant-very-secret\n".to_owned()).unwrap();
-        let mut headers = HeaderMap::new();
-        key.apply(&mut headers);
-        assert_eq!(headers[X_API_KEY], "sk-ant-very-secret");
+        let mut out = Vec::new();
+        key.put(&mut out);
+        assert_eq!(out, b"x-api-key: sk-ant-very-secret\r\n");
         assert_eq!(format!("{key:?}"), "Credential(..)");
-        assert!(!format!("{headers:?}").contains("secret"));
         let error = Credential::api_key("very secret".to_owned()).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"));
     }

@@ -1,11 +1,8 @@
 //! How one request went.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, uri::PathAndQuery};
 use tokio::time::{Duration, Instant};
 
 /// What is known about one request and its answer. Says it in one debug line when dropped.
@@ -15,21 +12,13 @@ use tokio::time::{Duration, Instant};
 pub(crate) struct Exchange {
     replica: Arc<str>,
     method: Method,
-    path: String,
+    path: PathAndQuery,
     started: Instant,
     status: Option<StatusCode>,
     first_byte: Option<Duration>,
-    upload: Arc<Upload>,
+    bytes_up: u64,
     bytes_down: u64,
     end: End,
-}
-
-/// What a request's body reports while the exchange waits for the answer.
-#[derive(Debug, Default)]
-pub(crate) struct Upload {
-    bytes: AtomicU64,
-    broken: AtomicBool,
-    over: AtomicBool,
 }
 
 /// How an exchange ended.
@@ -49,27 +38,8 @@ pub(crate) enum End {
     ClientGone,
 }
 
-impl Upload {
-    pub(crate) fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_broken(&self) {
-        self.broken.store(true, Ordering::Relaxed);
-    }
-
-    /// Nothing more of the body will be asked for.
-    pub(crate) fn set_over(&self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-    }
-}
-
 impl Exchange {
-    pub(crate) fn new(replica: Arc<str>, method: Method, path: String) -> Self {
+    pub(crate) fn new(replica: Arc<str>, method: Method, path: PathAndQuery) -> Self {
         Self {
             replica,
             method,
@@ -77,19 +47,15 @@ impl Exchange {
             started: Instant::now(),
             status: None,
             first_byte: None,
-            upload: Arc::default(),
+            bytes_up: 0,
             bytes_down: 0,
             end: End::ClientGone,
         }
     }
 
-    pub(crate) fn upload(&self) -> Arc<Upload> {
-        Arc::clone(&self.upload)
-    }
-
-    /// Returns whether the client broke off in the middle of its request.
-    pub(crate) fn is_upload_broken(&self) -> bool {
-        self.upload.broken.load(Ordering::Relaxed)
+    /// Notes how much of the request's body was read.
+    pub(crate) fn set_up(&mut self, bytes: u64) {
+        self.bytes_up = bytes;
     }
 
     pub(crate) fn set_status(&mut self, status: StatusCode) {
@@ -111,9 +77,9 @@ impl Drop for Exchange {
         tracing::debug!(
             replica = %self.replica,
             method = %self.method,
-            path = self.path,
+            path = self.path.path(),
             status = self.status.map(|status| status.as_u16()),
-            bytes_up = self.upload.bytes.load(Ordering::Relaxed),
+            bytes_up = self.bytes_up,
             bytes_down = self.bytes_down,
             first_byte = self.first_byte.map(|after| after.as_secs_f64()),
             elapsed = self.started.elapsed().as_secs_f64(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use protocol::Time;
 
-use crate::{Meter, ask::Ask, egress, ledger, pace};
+use crate::{Meter, ask::Ask, egress, http1, ledger, pace};
 
 /// The body of a request to the model.
 ///
@@ -24,6 +24,15 @@ pub fn ask(bytes: &[u8]) {
 /// The beginning of a connection through the egress proxy.
 pub fn client_hello(bytes: &[u8]) {
     egress::read_any_hello(bytes);
+}
+
+/// The beginning of a connection, from a client or from an upstream, and bodies in chunks.
+///
+/// # Panics
+///
+/// When what is read depends on how it is cut, or is not what is written of it.
+pub fn http(bytes: &[u8]) {
+    http1::read_any(bytes);
 }
 
 /// The ledger's file.

@@ -53,8 +53,10 @@ mod body;
 mod booking;
 mod caller;
 mod client;
+mod conn;
 mod credential;
 mod desk;
+mod download;
 mod egress;
 mod exchange;
 #[cfg(feature = "fuzzing")]
@@ -62,6 +64,7 @@ mod exchange;
 pub mod fuzzing;
 mod governor;
 mod headers;
+mod http1;
 mod lanes;
 mod ledger;
 pub mod limits;

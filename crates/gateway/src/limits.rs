@@ -82,10 +82,13 @@ pub const MAX_CLIENT_HELLO: usize = 16 * 1024;
 /// How many bytes of a tunnel are in the gateway, per direction.
 pub const TUNNEL_BUFFER: usize = 16 * 1024;
 
-/// How many bytes hyper may buffer per connection and direction, which also bounds a message's head.
+/// How many bytes are buffered per connection and direction, which also bounds a message's head.
 ///
 /// 32 KiB: four times what servers usually take as a head. A connection keeps as much as it once needed.
 pub const BUFFER: usize = 32 * 1024;
+
+/// How much memory the head of a request gets to begin with, in bytes: the CLI's has about 1,300.
+pub(crate) const HEAD: usize = 2 * 1024;
 
 /// The largest request to the model that is taken, in bytes: the API's own limit.
 pub const MAX_REQUEST: usize = 32 * 1024 * 1024;

@@ -5,13 +5,12 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, header::PROXY_AUTHORIZATION};
+use http::{Method, Request, Response, StatusCode, header::PROXY_AUTHORIZATION};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::{Attempt, ReplicaId, TaskId, WorkerId};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::{JoinHandle, JoinSet},
 };
@@ -20,19 +19,23 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::{
     account::Account,
+    admission::is_for_elsewhere,
+    answer,
     body::{self, ResponseBody},
     caller::Caller,
     client::{Client, TlsRootsError},
+    conn::{self, Conn, Gone, Next, Untaken},
     desk::Desk,
     egress::{Egress, EgressPolicy, Outside},
     governor::Governor,
+    http1::{RequestHead, Wire},
     lanes::Lanes,
     ledger::Ledger,
     limits,
     pace::{LimitStatus, PaceConfig, PaceStatus},
     prefix::CacheBreak,
     prices::Prices,
-    proxy::Proxy,
+    proxy::{Proxy, Reply},
     quota::Quota,
     room::Room,
     secret::Secret,
@@ -318,31 +321,28 @@ impl Serving {
 
 /// What takes connections.
 trait Socket: Send + Sync + 'static {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// A connection that belongs to no runtime.
     type Accepted: Send + 'static;
 
     fn accept(&self) -> impl Future<Output = io::Result<Self::Accepted>> + Send;
 
     /// Makes a connection one of the runtime that this is called on.
-    fn open(accepted: Self::Accepted) -> io::Result<Self::Stream>;
+    fn open(accepted: Self::Accepted) -> io::Result<Wire>;
 }
 
 impl Socket for UnixListener {
-    type Stream = UnixStream;
     type Accepted = std::os::unix::net::UnixStream;
 
     async fn accept(&self) -> io::Result<Self::Accepted> {
         UnixListener::accept(self).await?.0.into_std()
     }
 
-    fn open(accepted: Self::Accepted) -> io::Result<UnixStream> {
-        UnixStream::from_std(accepted)
+    fn open(accepted: Self::Accepted) -> io::Result<Wire> {
+        UnixStream::from_std(accepted).map(Wire::Unix)
     }
 }
 
 impl Socket for TcpListener {
-    type Stream = TcpStream;
     type Accepted = std::net::TcpStream;
 
     async fn accept(&self) -> io::Result<Self::Accepted> {
@@ -352,8 +352,8 @@ impl Socket for TcpListener {
         stream.into_std()
     }
 
-    fn open(accepted: Self::Accepted) -> io::Result<TcpStream> {
-        TcpStream::from_std(accepted)
+    fn open(accepted: Self::Accepted) -> io::Result<Wire> {
+        TcpStream::from_std(accepted).map(Wire::Tcp)
     }
 }
 
@@ -367,27 +367,42 @@ struct Door {
 }
 
 impl Door {
-    async fn answer(
-        &self,
-        mut request: Request<Incoming>,
-        client: &Client,
-    ) -> Response<ResponseBody> {
+    /// Answers a request for the model's API.
+    async fn answer(&self, request: &RequestHead, conn: &mut Conn, client: &Client) -> Reply {
+        if self.secret.as_ref().is_some_and(|secret| !secret.is_shown(&request.fields)) {
+            self.warn_of_stranger();
+            return Reply::Own(answer::stranger(StatusCode::UNAUTHORIZED));
+        }
+        self.proxy.serve(request, conn, client).await
+    }
+
+    /// Answers a request for another host. hyper reads it: these are few, and some become tunnels.
+    async fn answer_elsewhere(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
         // Many clients of a proxy show a password only when they are asked for it.
         let shows_nothing = !request.headers().contains_key(PROXY_AUTHORIZATION);
-        match self.secret.as_ref().and_then(|secret| secret.turn_away(&mut request)) {
-            None => self.proxy.serve(request, client).await,
+        let turned_away = self.secret.as_ref().and_then(|secret| secret.turn_away(&mut request));
+        let own = match turned_away {
+            None if is_for_elsewhere(&request) => return self.proxy.egress.serve(request).await,
+            None => answer::misdirected(),
             Some(answer) => {
                 let asks = answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
                 if asks && shows_nothing {
                     debug!("A request to the proxy was asked for the replica's secret.");
-                } else if self.warnings.take().is_some() {
-                    warn!("A request without the replica's secret was refused.");
                 } else {
-                    debug!("A request without the replica's secret was refused.");
+                    self.warn_of_stranger();
                 }
-                body::drain(request.into_body()).await;
-                answer.map(|bytes| ResponseBody::Own(Full::new(bytes)))
+                answer
             }
+        };
+        body::drain(request.into_body()).await;
+        own.map(|bytes| ResponseBody::Own(Full::new(bytes)))
+    }
+
+    fn warn_of_stranger(&self) {
+        if self.warnings.take().is_some() {
+            warn!("A request without the replica's secret was refused.");
+        } else {
+            debug!("A request without the replica's secret was refused.");
         }
     }
 }
@@ -445,18 +460,56 @@ async fn serve<S: Socket>(accepted: S::Accepted, door: Arc<Door>, client: Arc<Cl
             return warn!(error, "A connection can't be watched.");
         }
     };
+    let mut conn = Conn::new(stream);
+    loop {
+        let head = match conn.next().await {
+            Ok(Next::Request(head)) => head,
+            Ok(Next::Elsewhere) => return serve_elsewhere(conn.untaken(), door).await,
+            Ok(Next::Closed) => return,
+            Err(bad) => {
+                debug!(error = &bad as &dyn std::error::Error, "A request can't be read.");
+                if conn.answer(&Method::GET, &answer::malformed(&bad), false).await.is_ok() {
+                    conn.close().await;
+                }
+                return;
+            }
+        };
+        let request = conn::Request::of(&head);
+        let reply = door.answer(&head, &mut conn, &client).await;
+        drop(head);
+        let sent = match reply {
+            Reply::Own(answer) => {
+                // A client that is still writing may not read before it has done.
+                let keeps_alive = conn.drain().await && request.keeps_alive;
+                conn.answer(&request.method, &answer, keeps_alive).await.map(|()| keeps_alive)
+            }
+            Reply::Upstream(download) => match download.send(&mut conn, &request).await {
+                Ok(keeps_alive) => Ok(conn.drain().await && keeps_alive),
+                Err(gone) => Err(gone),
+            },
+        };
+        match sent {
+            Ok(true) => {}
+            Ok(false) => return conn.close().await,
+            // Either side went away: mostly the client, which is its right.
+            Err(Gone) => return debug!("Connection broke."),
+        }
+    }
+}
+
+/// Serves a connection on which the egress proxy was asked, to its end.
+async fn serve_elsewhere(stream: Untaken, door: Arc<Door>) {
     let service = service_fn(move |request| {
-        let (door, client) = (Arc::clone(&door), Arc::clone(&client));
-        async move { Ok::<_, Infallible>(door.answer(request, &client).await) }
+        let door = Arc::clone(&door);
+        async move { Ok::<_, Infallible>(door.answer_elsewhere(request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::KEEP_ALIVE_TIMEOUT)
-        // Of header lines hyper takes 100. The CLI sends about 25, the API answers with about 40; for any other
-        // number hyper would fetch memory for each message.
+        // Of header lines hyper takes 100, as we do.
         .max_header_size(limits::BUFFER)
         .max_buf_size(limits::BUFFER)
-        // The upstream's answers have their own.
+        // The servers' answers have their own.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()

@@ -8,29 +8,24 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, Request, Response,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
-    request::Parts,
-    uri::PathAndQuery,
-};
-use hyper::body::Incoming;
+use http::Method;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     answer,
     ask::Ask,
-    body::{self, RequestBody, Unread},
     booking::Booking,
-    client::{Answer, Client, NoAnswer},
-    credential::Credential,
+    client::{Answer, Client, NoAnswer, RequestBody},
+    conn::{Conn, Gone, Unread},
     desk::Case,
-    exchange::{End, Exchange},
+    download::{short, without_key},
+    exchange::End,
+    http1::{Framing, RequestHead},
     ledger::{OverBudget, Refused},
     limits,
     pace::{Next, WaitReason, Waits, Want},
     prefix::Sender,
-    proxy::{Own, Proxy, own, without_key},
+    proxy::{Own, Proxy, gone, own},
     stop::Stop,
     tokens::Tokens,
 };
@@ -39,15 +34,14 @@ use crate::{
 const OUTPUT_ESTIMATE: u64 = 2_048;
 
 /// Names the CLI's session.
-const SESSION: HeaderName = HeaderName::from_static("x-claude-code-session-id");
+const SESSION: &str = "x-claude-code-session-id";
 
 /// Names the sub-agent that asks.
-const AGENT: HeaderName = HeaderName::from_static("x-claude-code-agent-id");
+const AGENT: &str = "x-claude-code-agent-id";
 
 /// A request to the model that was read, and on whose account it goes.
 struct Call<'a> {
-    parts: Parts,
-    path: PathAndQuery,
+    request: &'a RequestHead,
     body: Bytes,
     ask: Ask,
     case: &'a Arc<Case>,
@@ -64,19 +58,16 @@ impl Proxy {
     /// may have cost by then stays booked.
     pub(crate) async fn ask_model(
         &self,
-        request: Request<Incoming>,
-        path: PathAndQuery,
+        request: &RequestHead,
+        conn: &mut Conn,
         client: &Client,
-        exchange: &mut Exchange,
-    ) -> Result<(Response<Answer>, Option<Booking>), Own> {
+    ) -> Result<(Answer, Option<Booking>), Own> {
         let arrived = Instant::now();
-        let (parts, incoming) = request.into_parts();
-        let _room = self.room.take(&parts.headers).await;
-        let body = match body::whole(incoming, &exchange.upload()).await {
+        let _room = self.room.take(request.framing).await;
+        let body = match conn.whole().await {
             Ok(body) => body,
             Err(Unread::TooLarge) => return Err(own(answer::too_large(), End::Own)),
-            // Nobody reads this answer.
-            Err(Unread::Broken) => return Err(own(answer::too_large(), End::ClientGone)),
+            Err(Unread::Broken) => return Err(gone(&self.upstream)),
         };
         let Some(case) = self.desk.current() else {
             return Err(own(answer::unassigned(), End::Own));
@@ -85,12 +76,16 @@ impl Proxy {
             return Err(stopped(stop));
         }
         let ask = Ask::parse(&body).map_err(|why| own(answer::unreadable(&why), End::Own))?;
-        self.converse(Call { parts, path, body, ask, case: &case, arrived, client }).await
+        let call = Call { request, body, ask, case: &case, arrived, client };
+        match conn.unless_gone(self.converse(call)).await {
+            Ok(answered) => answered,
+            Err(Gone) => Err(gone(&self.upstream)),
+        }
     }
 
     /// Sends a request until there is an answer that the client has a use for.
-    async fn converse(&self, call: Call<'_>) -> Result<(Response<Answer>, Option<Booking>), Own> {
-        let Call { parts, path, body, ask, case, arrived, client } = call;
+    async fn converse(&self, call: Call<'_>) -> Result<(Answer, Option<Booking>), Own> {
+        let Call { request, body, ask, case, arrived, client } = call;
         let (caller, governor) = (&case.caller, &self.governor);
         let stop = |stop: Stop| stopped(case.set_stop(stop));
         let account = self.account.id();
@@ -141,37 +136,39 @@ impl Proxy {
                 run: caller.run,
                 task: &caller.task,
                 attempt: caller.attempt,
-                session: header(&parts.headers, &SESSION),
-                agent: header(&parts.headers, &AGENT),
+                session: request.fields.text(SESSION),
+                agent: request.fields.text(AGENT),
             };
             let sent = governor.prefixes.sent((account, &caller.worker), sender, &ask);
-            let request = self.outgoing(&parts, &path, &body, credential.as_deref())?;
-            let sending = client.request(request);
-            let response = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(error @ NoAnswer::Connect(_))) => {
-                    turn.release();
-                    reservation.release();
-                    return Err(own(answer::unreachable(&self.upstream, &error), End::Unreachable));
-                }
-                // Whatever it took by then is not known: turn and reservation stay booked.
+            // Read as a whole, it goes out as a whole, however it came in.
+            let framing = Framing::Length(body.len() as u64);
+            let head = self.outgoing(request, framing, credential.as_deref())?;
+            let to_head = request.method == Method::HEAD;
+            let sending = client.request(&head, RequestBody::Whole(body.clone()), to_head);
+            let answer = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
+                Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => {
-                    return Err(own(answer::no_answer(&self.upstream, &error), End::Unreachable));
+                    if matches!(error, NoAnswer::Connect(_)) {
+                        turn.release();
+                        reservation.release();
+                    }
+                    // Otherwise, whatever it took by then is not known: turn and reservation stay booked.
+                    return Err(self.no_answer(&error));
                 }
                 Err(_elapsed) => return Err(own(answer::silent(&self.upstream), End::Silent)),
             };
-            let status = response.status();
-            if let Next::Again(next) = turn.answered(status, response.headers()) {
+            let status = answer.head.status;
+            if let Next::Again(next) = turn.heard(status, answer.head.fields.iter()) {
                 want = *next;
                 reservation.release();
                 tracing::debug!(%caller.task, model = %ask.model, %status, "Going again.");
-                body::short(response.into_body()).await;
+                short(answer, None).await;
                 continue;
             }
-            let response = self.incoming(response)?;
+            self.check(&answer)?;
             if status.is_success() {
-                let content_type = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
-                let agent = header(&parts.headers, &AGENT).map(str::to_owned);
+                let content_type = answer.head.fields.text("content-type").unwrap_or_default();
+                let agent = request.fields.text(AGENT).map(str::to_owned);
                 let booking = Booking::new(
                     Arc::clone(governor),
                     ask.model,
@@ -181,12 +178,12 @@ impl Proxy {
                     place,
                     (turn, reservation, sent),
                 );
-                return Ok((response, Some(booking)));
+                return Ok((answer, Some(booking)));
             }
             // An error costs nothing.
             turn.settle(&Tokens::default());
             reservation.release();
-            let error = without_key(response, credential.as_deref()).await;
+            let error = without_key(answer, None, credential.as_deref()).await;
             let stop_at = [400, 401, 402, 403].contains(&status.as_u16());
             let why =
                 stop_at.then(|| self.account.judge(credential.as_ref(), status, error.body()));
@@ -196,27 +193,8 @@ impl Proxy {
             });
         }
     }
-
-    /// Returns the request as it goes out.
-    fn outgoing(
-        &self,
-        parts: &Parts,
-        path: &PathAndQuery,
-        body: &Bytes,
-        credential: Option<&Credential>,
-    ) -> Result<Request<RequestBody>, Own> {
-        let mut parts = parts.clone();
-        self.address(&mut parts, path.clone(), credential)?;
-        // Read as a whole, it goes out as a whole, however it came in.
-        parts.headers.insert(CONTENT_LENGTH, body.len().into());
-        Ok(Request::from_parts(parts, RequestBody::whole(body.clone())))
-    }
 }
 
 fn stopped(stop: &Stop) -> Own {
     own(answer::stopped(stop), End::Own)
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
 }

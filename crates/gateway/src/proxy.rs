@@ -3,29 +3,24 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Request, Response, StatusCode, Version,
-    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST},
-    request::Parts,
-    uri::PathAndQuery,
-};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::{Method, Response, StatusCode};
 
 use crate::{
     account::Account,
     admission::{self, Verdict},
     answer,
-    body::{self, Download, RequestBody, ResponseBody},
-    client::{Answer, Client, NoAnswer},
+    client::{Answer, Client, NoAnswer, RequestBody},
+    conn::Conn,
     credential::Credential,
     desk::Desk,
+    download::{Download, without_key},
     egress::Egress,
     exchange::{End, Exchange},
     governor::Governor,
-    headers::strip_hop_by_hop,
+    http1::{Framing, RequestHead, put, put_length},
     limits,
     room::Room,
+    secret::SECRET_HEADER,
     upstream::Upstream,
 };
 
@@ -49,66 +44,49 @@ pub(crate) fn own(answer: Response<Bytes>, end: End) -> Own {
     Box::new((answer, end))
 }
 
-/// Returns an error of the upstream's without the key, should it quote what it was sent.
-pub(crate) async fn without_key(
-    response: Response<Answer>,
-    credential: Option<&Credential>,
-) -> Response<Bytes> {
-    let (mut head, incoming) = response.into_parts();
-    let said = body::short(incoming).await;
-    head.headers.remove(CONTENT_LENGTH);
-    let said = match credential {
-        Some(credential) => credential.taken_out_of(said),
-        None => said,
-    };
-    Response::from_parts(head, said)
+/// What a client is answered.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// By the gateway itself.
+    Own(Response<Bytes>),
+    /// By the upstream.
+    Upstream(Box<Download>),
 }
 
 impl Proxy {
-    /// Answers a request. Whatever goes wrong becomes an answer, too.
+    /// Answers a request. Whatever goes wrong becomes an answer, too. The request's body need not be read by then.
     ///
     /// # Cancel safety
     ///
-    /// To drop the future, or later the response, is to break off the upstream's request at once. So
-    /// hyper does when the client goes away.
+    /// To drop the future, or later the answer, is to break off the upstream's request at once.
     pub(crate) async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: &RequestHead,
+        conn: &mut Conn,
         client: &Client,
-    ) -> Response<ResponseBody> {
-        if admission::is_for_elsewhere(&request) {
-            return self.egress.serve(request).await;
-        }
-        let mut exchange = Exchange::new(
-            Arc::clone(&self.replica),
-            request.method().clone(),
-            request.uri().path().to_owned(),
-        );
-        let answered = match admission::judge(&request) {
-            Verdict::Ask(path) => self.ask_model(request, path, client, &mut exchange).await,
-            Verdict::Forward(path) => self
-                .forward(request, path, client, &mut exchange)
-                .await
-                .map(|response| (response, None)),
-            Verdict::Hello => Err(own(answer::hello(), End::Own)),
-            Verdict::Refuse => {
-                body::drain(request.into_body()).await;
-                Err(own(answer::refused(), End::Own))
+    ) -> Reply {
+        let mut exchange =
+            Exchange::new(Arc::clone(&self.replica), request.method.clone(), request.path.clone());
+        let answered = match admission::judge(&request.method, &request.path) {
+            Verdict::Ask => self.ask_model(request, conn, client).await,
+            Verdict::Forward => {
+                self.forward(request, conn, client).await.map(|answer| (answer, None))
             }
+            Verdict::Hello => Err(own(answer::hello(), End::Own)),
+            Verdict::Refuse => Err(own(answer::refused(), End::Own)),
         };
         match answered {
-            Ok((response, booking)) => {
-                exchange.set_status(response.status());
-                response.map(|incoming| {
-                    ResponseBody::Upstream(Box::new(Download::new(incoming, exchange, booking)))
-                })
+            Ok((answer, booking)) => {
+                exchange.set_status(answer.head.status);
+                Reply::Upstream(Box::new(Download::new(answer, exchange, booking)))
             }
             Err(own) => {
                 let (answer, end) = *own;
                 exchange.set_status(answer.status());
+                exchange.set_up(conn.read());
                 exchange.add_down(answer.body().len());
                 exchange.set_end(end);
-                answer.map(|bytes| ResponseBody::Own(Full::new(bytes)))
+                Reply::Own(answer)
             }
         }
     }
@@ -117,81 +95,101 @@ impl Proxy {
     /// is none.
     async fn forward(
         &self,
-        request: Request<Incoming>,
-        path: PathAndQuery,
+        request: &RequestHead,
+        conn: &mut Conn,
         client: &Client,
-        exchange: &mut Exchange,
-    ) -> Result<Response<Answer>, Own> {
-        let (mut parts, incoming) = request.into_parts();
+    ) -> Result<Answer, Own> {
         let credential = match self.account.credential().await {
             Ok(credential) => credential,
-            Err(stop) => {
-                body::drain(incoming).await;
-                return Err(own(answer::stopped(&stop), End::Own));
-            }
+            Err(stop) => return Err(own(answer::stopped(&stop), End::Own)),
         };
-        self.address(&mut parts, path, credential.as_deref())?;
-        let (body, mut rest) = RequestBody::passing(incoming, exchange.upload());
-        let sending = client.request(Request::from_parts(parts, body));
+        let head = self.outgoing(request, request.framing, credential.as_deref())?;
+        let body = RequestBody::Passing(&mut *conn, request.framing);
+        let sending = client.request(&head, body, request.method == Method::HEAD);
 
-        let failure = match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {
-            Ok(Ok(response)) => {
-                let response = self.incoming(response)?;
-                if response.status().as_u16() < 400 {
-                    return Ok(response);
+        match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {
+            Ok(Ok(answer)) => {
+                self.check(&answer)?;
+                if answer.head.status.as_u16() < 400 {
+                    return Ok(answer);
                 }
-                let error = without_key(response, credential.as_deref()).await;
-                return Err(own(error, End::Complete));
+                let error = without_key(answer, Some(conn), credential.as_deref()).await;
+                Err(own(error, End::Complete))
             }
-            Ok(Err(_)) if exchange.is_upload_broken() => {
-                // Nobody reads this answer.
-                let error = std::io::Error::other("the client broke off its request");
-                return Err(own(answer::no_answer(&self.upstream, &error), End::ClientGone));
-            }
-            Ok(Err(error @ NoAnswer::Connect(_))) => {
-                own(answer::unreachable(&self.upstream, &error), End::Unreachable)
-            }
-            Ok(Err(error)) => own(answer::no_answer(&self.upstream, &error), End::Unreachable),
-            Err(_elapsed) => own(answer::silent(&self.upstream), End::Silent),
-        };
-        if let Ok(rest) = rest.try_recv() {
-            body::drain(rest).await;
+            Ok(Err(error)) => Err(self.no_answer(&error)),
+            Err(_elapsed) => Err(own(answer::silent(&self.upstream), End::Silent)),
         }
-        Err(failure)
     }
 
-    /// Makes a request's head the upstream's.
-    pub(crate) fn address(
+    /// Returns what is answered when the upstream gives no answer.
+    pub(crate) fn no_answer(&self, error: &NoAnswer) -> Own {
+        match error {
+            NoAnswer::Connect(_) => {
+                own(answer::unreachable(&self.upstream, error), End::Unreachable)
+            }
+            NoAnswer::Exchange(_) => {
+                own(answer::no_answer(&self.upstream, error), End::Unreachable)
+            }
+            NoAnswer::Gone => gone(&self.upstream),
+        }
+    }
+
+    /// Returns a request's head as it goes out, up to the empty line.
+    pub(crate) fn outgoing(
         &self,
-        parts: &mut Parts,
-        path: PathAndQuery,
+        request: &RequestHead,
+        framing: Framing,
         credential: Option<&Credential>,
-    ) -> Result<(), Own> {
-        parts.uri = self
-            .upstream
-            .target(path)
+    ) -> Result<Vec<u8>, Own> {
+        let mut out = Vec::with_capacity(limits::HEAD);
+        out.extend_from_slice(request.method.as_str().as_bytes());
+        out.push(b' ');
+        self.upstream
+            .put_target(&mut out, &request.path)
             .map_err(|error| own(answer::no_answer(&self.upstream, &error), End::Unreachable))?;
-        parts.version = Version::HTTP_11;
-        strip_hop_by_hop(&mut parts.headers);
-        parts.headers.insert(HOST, self.upstream.host_header());
-        // What is compressed can't be metered, nor searched for the key.
-        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        // After the headers that `Connection` names are gone, so that it can't name this one.
-        if let Some(credential) = credential {
-            credential.apply(&mut parts.headers);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        put(&mut out, b"host", self.upstream.host_header());
+        for (name, value) in request.fields.onward() {
+            // What is compressed can't be metered, nor searched for the key.
+            let is_ours = matches!(name, b"host" | b"accept-encoding")
+                || name == SECRET_HEADER.as_str().as_bytes();
+            let is_replaced = credential.is_some() && Credential::replaces(name);
+            if !is_ours && !is_replaced {
+                put(&mut out, name, value);
+            }
         }
-        Ok(())
+        match framing {
+            Framing::Length(length) => put_length(&mut out, length),
+            Framing::Chunked | Framing::UntilClose => {
+                put(&mut out, b"transfer-encoding", b"chunked");
+            }
+            Framing::None => {
+                if !matches!(request.method, Method::GET | Method::HEAD) {
+                    put_length(&mut out, 0);
+                }
+            }
+        }
+        put(&mut out, b"accept-encoding", b"identity");
+        if let Some(credential) = credential {
+            credential.put(&mut out);
+        }
+        out.extend_from_slice(b"\r\n");
+        Ok(out)
     }
 
-    /// Makes an answer's head the client's.
-    pub(crate) fn incoming(&self, mut response: Response<Answer>) -> Result<Response<Answer>, Own> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    /// Sees that an answer is one that can be handed on.
+    pub(crate) fn check(&self, answer: &Answer) -> Result<(), Own> {
+        if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked: `Upgrade` ends at this hop.
             let error = std::io::Error::other("it switched to another protocol");
             return Err(own(answer::no_answer(&self.upstream, &error), End::Unreachable));
         }
-        *response.version_mut() = Version::HTTP_11;
-        strip_hop_by_hop(response.headers_mut());
-        Ok(response)
+        Ok(())
     }
+}
+
+/// Returns an answer that nobody reads.
+pub(crate) fn gone(upstream: &Upstream) -> Own {
+    let error = std::io::Error::other("the client broke off its request");
+    own(answer::no_answer(upstream, &error), End::ClientGone)
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header::CONTENT_LENGTH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{MAX_REQUEST, MAX_WAITING};
+use crate::{
+    http1::Framing,
+    limits::{MAX_REQUEST, MAX_WAITING},
+};
 
 /// What one permit stands for, in bytes.
 const UNIT: usize = 4096;
@@ -19,11 +21,15 @@ impl Room {
         Self(Arc::new(Semaphore::new(MAX_WAITING / UNIT)))
     }
 
-    /// Waits until there is room for a request with these headers, which it has until what is returned is
+    /// Waits until there is room for a body that is framed so, which it has until what is returned is
     /// dropped. All of it is taken at once: two that had half of theirs would wait for each other.
-    pub(crate) async fn take(&self, headers: &HeaderMap) -> Option<OwnedSemaphorePermit> {
-        let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let bytes = told.unwrap_or(MAX_REQUEST).clamp(1, MAX_REQUEST);
+    pub(crate) async fn take(&self, framing: Framing) -> Option<OwnedSemaphorePermit> {
+        let told = match framing {
+            Framing::None => 0,
+            Framing::Length(length) => usize::try_from(length).unwrap_or(MAX_REQUEST),
+            Framing::Chunked | Framing::UntilClose => MAX_REQUEST,
+        };
+        let bytes = told.clamp(1, MAX_REQUEST);
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         // Nobody closes it.
         Arc::clone(&self.0).acquire_many_owned(units).await.ok()

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::{admission::is_for_elsewhere, answer, headers::retain};
+use crate::{admission::is_for_elsewhere, answer, headers::retain, http1::Fields};
 
 /// The header in which a request for the model's API carries the [`Secret`]. The Claude Code CLI
 /// sends it when `ANTHROPIC_CUSTOM_HEADERS` says so.
@@ -23,8 +23,8 @@ const BYTES: usize = 32;
 
 /// What tells one replica from another on a TCP listener: 32 random bytes, as 64 hexadecimal digits.
 ///
-/// Its memory is overwritten when the last clone is gone. hyper's read buffers hold copies while a
-/// request comes in; those are not overwritten.
+/// Its memory is overwritten when the last clone is gone. The buffers of connections hold copies while
+/// a request comes in; those are not overwritten.
 #[derive(Clone)]
 pub struct Secret(Arc<Zeroizing<String>>);
 
@@ -49,6 +49,11 @@ impl Secret {
     /// Returns the secret as text, to be handed to its replica and to nobody else.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Returns whether a request for the model's API, with these headers, comes from the replica.
+    pub(crate) fn is_shown(&self, fields: &Fields) -> bool {
+        fields.only(SECRET_HEADER.as_str()).is_some_and(|value| self.is(value))
     }
 
     /// Returns the answer to a request that does not come from the replica, or `None` if it does. Takes
@@ -130,6 +135,7 @@ pub struct InvalidSecret;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::fields;
 
     fn request(to: &str, headers: &[(&str, String)]) -> Request<()> {
         let mut request = Request::get(to);
@@ -157,6 +163,9 @@ mod tests {
                 basic("x", &text).replace("Basic", "basic"),
             ),
         ] {
+            if to.starts_with('/') {
+                assert!(secret.is_shown(&fields(&[(name, value.as_str())])));
+            }
             let mut request = request(to, &[("accept", "a".to_owned()), (name, value)]);
             assert!(secret.turn_away(&mut request).is_none(), "{to}");
             assert_eq!(request.headers().len(), 1, "{to}");
@@ -189,6 +198,9 @@ mod tests {
             ("http://a.example/", vec![(proxy, "Bas".to_owned())]),
             ("http://a.example/", vec![(proxy, basic("x", &text)), (proxy, basic("x", &other))]),
         ] {
+            let lines: Vec<_> =
+                headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            assert!(!to.starts_with('/') || !secret.is_shown(&fields(&lines)), "{headers:?}");
             let answer = secret.turn_away(&mut request(to, &headers)).unwrap();
             let expected = if to.starts_with('/') { 401 } else { 407 };
             assert_eq!(answer.status(), expected, "{to} {headers:?}");

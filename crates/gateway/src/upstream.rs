@@ -142,8 +142,8 @@ impl Upstream {
     }
 
     /// Returns the value of the `Host` header of each request.
-    pub(crate) fn host_header(&self) -> HeaderValue {
-        self.host.clone()
+    pub(crate) fn host_header(&self) -> &[u8] {
+        self.host.as_bytes()
     }
 
     /// Returns where connections go: the address without the prefix.
@@ -155,16 +155,23 @@ impl Upstream {
         Uri::from_parts(parts).expect("BUG: scheme, authority and path should be an address")
     }
 
-    /// Returns what a request for `path` asks the upstream for. Path and query keep their bytes.
+    /// Appends what a request for `path` asks the upstream for. Path and query keep their bytes.
     ///
     /// # Errors
     ///
     /// With the prefix, the path may be longer than a URI can be.
-    pub(crate) fn target(&self, path: PathAndQuery) -> Result<Uri, InvalidUri> {
+    pub(crate) fn put_target(
+        &self,
+        out: &mut Vec<u8>,
+        path: &PathAndQuery,
+    ) -> Result<(), InvalidUri> {
         if self.prefix.is_empty() {
-            return Ok(Uri::from(path));
+            out.extend_from_slice(path.as_str().as_bytes());
+        } else {
+            let target: PathAndQuery = format!("{}{path}", self.prefix).parse()?;
+            out.extend_from_slice(target.as_str().as_bytes());
         }
-        Ok(Uri::from(format!("{}{path}", self.prefix).parse::<PathAndQuery>()?))
+        Ok(())
     }
 }
 
@@ -256,8 +263,9 @@ mod tests {
     use super::*;
 
     fn target(upstream: &str, path: &str) -> String {
-        let path: PathAndQuery = path.parse().unwrap();
-        Upstream::parse(upstream).unwrap().target(path).unwrap().to_string()
+        let mut out = Vec::new();
+        Upstream::parse(upstream).unwrap().put_target(&mut out, &path.parse().unwrap()).unwrap();
+        String::from_utf8(out).unwrap()
     }
 
     #[test]

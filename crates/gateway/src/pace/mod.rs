@@ -52,7 +52,9 @@ mod random;
 /// Reads any headers of an answer.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn read_any(headers: &http::HeaderMap, now: protocol::Time) {
-    let _ = told::Told::read(headers, now);
+    let lines = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let lines: Vec<_> = lines.collect();
+    let _ = told::Told::read(lines.into_iter(), now);
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, header};
 use protocol::Time;
 
 /// A limit per minute and what remains of it.
@@ -60,33 +59,52 @@ impl Pair {
 }
 
 impl Told {
-    /// Reads the headers of an answer that came in at `now`, by our clock.
-    pub(crate) fn read(headers: &HeaderMap, now: Time) -> Self {
-        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    /// Reads the headers of an answer that came in at `now`, by our clock: names, in lower case, and values.
+    pub(crate) fn read<'a>(
+        headers: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        now: Time,
+    ) -> Self {
         // One walk over all headers is cheaper than to look each name up.
         let (mut requests, mut input, mut output, mut tokens) =
             <(Pair, Pair, Pair, Pair)>::default();
-        for (name, value) in headers {
-            let place = match name.as_str() {
-                "anthropic-ratelimit-requests-limit" => &mut requests.limit,
-                "anthropic-ratelimit-requests-remaining" => &mut requests.remaining,
-                "anthropic-ratelimit-input-tokens-limit" => &mut input.limit,
-                "anthropic-ratelimit-input-tokens-remaining" => &mut input.remaining,
-                "anthropic-ratelimit-output-tokens-limit" => &mut output.limit,
-                "anthropic-ratelimit-output-tokens-remaining" => &mut output.remaining,
-                "anthropic-ratelimit-tokens-limit" => &mut tokens.limit,
-                "anthropic-ratelimit-tokens-remaining" => &mut tokens.remaining,
+        let (mut date, mut retry_after, mut status, mut should_retry) = (None, None, None, None);
+        for (name, value) in headers.clone() {
+            let place = match name {
+                b"date" => {
+                    date = date.or(text(value));
+                    continue;
+                }
+                b"retry-after" => {
+                    retry_after = retry_after.or(text(value));
+                    continue;
+                }
+                b"x-should-retry" => {
+                    should_retry = should_retry.or(text(value));
+                    continue;
+                }
+                b"anthropic-ratelimit-unified-status" => {
+                    status = status.or(text(value));
+                    continue;
+                }
+                b"anthropic-ratelimit-requests-limit" => &mut requests.limit,
+                b"anthropic-ratelimit-requests-remaining" => &mut requests.remaining,
+                b"anthropic-ratelimit-input-tokens-limit" => &mut input.limit,
+                b"anthropic-ratelimit-input-tokens-remaining" => &mut input.remaining,
+                b"anthropic-ratelimit-output-tokens-limit" => &mut output.limit,
+                b"anthropic-ratelimit-output-tokens-remaining" => &mut output.remaining,
+                b"anthropic-ratelimit-tokens-limit" => &mut tokens.limit,
+                b"anthropic-ratelimit-tokens-remaining" => &mut tokens.remaining,
                 _ => continue,
             };
-            *place = place.or_else(|| value.to_str().ok()?.trim().parse().ok());
+            *place = place.or_else(|| text(value)?.trim().parse().ok());
         }
         // What is left of an answer without a date is that both clocks are right.
         let now = || {
-            let date = text(&header::DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+            let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
             date.unwrap_or(UNIX_EPOCH + Duration::from_millis(now.as_millis()))
         };
         let until = |then: SystemTime| then.duration_since(now()).ok();
-        let retry_after = text(&header::RETRY_AFTER).map(str::trim).and_then(|text| {
+        let retry_after = retry_after.map(str::trim).and_then(|text| {
             let seconds = text.parse::<f64>().ok();
             match seconds.map(Duration::try_from_secs_f64) {
                 Some(seconds) => seconds.ok(),
@@ -94,9 +112,12 @@ impl Told {
             }
         });
         let unified = |name: &str| {
-            headers.get(format!("anthropic-ratelimit-unified-{name}"))?.to_str().ok().map(str::trim)
+            let named = |found: &[u8]| {
+                found.strip_prefix(b"anthropic-ratelimit-unified-") == Some(name.as_bytes())
+            };
+            let (_, value) = headers.clone().find(|(found, _)| named(found))?;
+            text(value).map(str::trim)
         };
-        let status = headers.get("anthropic-ratelimit-unified-status");
         let rejected = status.is_some_and(|status| status == "rejected").then(|| {
             let reset = |name: &str| {
                 let seconds = Duration::try_from_secs_f64(unified(name)?.parse().ok()?).ok()?;
@@ -119,9 +140,15 @@ impl Told {
             tokens: tokens.count(),
             retry_after: retry_after.filter(|wait| !wait.is_zero()),
             rejected,
-            hopeless: headers.get("x-should-retry").is_some_and(|value| value == "false"),
+            hopeless: should_retry == Some("false"),
         }
     }
+}
+
+/// Returns a header's value, if it is printable ASCII.
+fn text(value: &[u8]) -> Option<&str> {
+    let printable = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+    std::str::from_utf8(value).ok().filter(|_| value.iter().all(printable))
 }
 
 impl Rejected {
@@ -142,11 +169,11 @@ mod tests {
     const NOW: u64 = 1_791_813_600;
 
     fn read(lines: &[(&str, &str)]) -> Told {
-        let headers = lines.iter().map(|(name, value)| {
-            let name = name.replace("~", "anthropic-ratelimit");
-            (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())
-        });
-        Told::read(&headers.collect(), Time::from_millis(NOW * 1000))
+        let names: Vec<_> =
+            lines.iter().map(|(name, _)| name.replace("~", "anthropic-ratelimit")).collect();
+        let values = lines.iter().map(|(_, value)| value.as_bytes());
+        let headers = names.iter().map(String::as_bytes).zip(values);
+        Told::read(headers, Time::from_millis(NOW * 1000))
     }
 
     #[test]

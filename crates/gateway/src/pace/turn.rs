@@ -10,7 +10,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use protocol::{Time, WorkerId};
 use tokio::{
     runtime::Handle,
@@ -300,6 +300,18 @@ impl Turn {
     /// To be called once, with any answer, whatever its status. After [`Next::Again`] the turn is
     /// over: nothing was charged, and its room is another's.
     pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) -> Next {
+        let line =
+            |(name, value)| (HeaderName::as_str(name).as_bytes(), HeaderValue::as_bytes(value));
+        let lines: Vec<_> = headers.iter().map(line).collect();
+        self.heard(status, lines.into_iter())
+    }
+
+    /// Does the same with headers that are in no map. Their names are in lower case.
+    pub(crate) fn heard<'a>(
+        &mut self,
+        status: StatusCode,
+        headers: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    ) -> Next {
         let now = Instant::now();
         let told = Told::read(headers, self.inner.time(now));
         let mut state = self.inner.lock();

@@ -8,6 +8,7 @@ mod connections;
 mod egress;
 mod egress_http;
 mod egress_tls;
+mod framing;
 mod headers;
 mod internet;
 mod ledger;
