@@ -3,7 +3,6 @@
 mod blocks;
 mod content;
 mod reader;
-mod scan;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -104,7 +103,7 @@ pub(crate) struct Unreadable(String);
 const REASON_CHARS: usize = 200;
 
 impl Unreadable {
-    fn new(reason: &str) -> Self {
+    pub(crate) fn new(reason: &str) -> Self {
         Self(reason.chars().take(REASON_CHARS).collect())
     }
 }

@@ -301,7 +301,7 @@ impl Conn {
         };
         let out = self.out.bytes_mut();
         put_status(out, head.status, &head.reason);
-        head.fields.onward().for_each(|(name, value)| put(out, name, value));
+        head.fields.put_onward(out, |_| false);
         match (framing, head.length) {
             (Framing::Length(length), _) => put_length(out, length),
             (Framing::Chunked, _) => put(out, b"transfer-encoding", b"chunked"),

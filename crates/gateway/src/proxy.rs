@@ -149,15 +149,12 @@ impl Proxy {
             .map_err(|error| own(answer::no_answer(&self.upstream, &error), End::Unreachable))?;
         out.extend_from_slice(b" HTTP/1.1\r\n");
         put(&mut out, b"host", self.upstream.host_header());
-        for (name, value) in request.fields.onward() {
+        request.fields.put_onward(&mut out, |name| {
             // What is compressed can't be metered, nor searched for the key.
             let is_ours = matches!(name, b"host" | b"accept-encoding")
                 || name == SECRET_HEADER.as_str().as_bytes();
-            let is_replaced = credential.is_some() && Credential::replaces(name);
-            if !is_ours && !is_replaced {
-                put(&mut out, name, value);
-            }
-        }
+            is_ours || credential.is_some() && Credential::replaces(name)
+        });
         match framing {
             Framing::Length(length) => put_length(&mut out, length),
             Framing::Chunked | Framing::UntilClose => {

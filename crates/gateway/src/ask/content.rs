@@ -7,8 +7,8 @@ use foldhash::quality::FoldHasher;
 use super::{
     IMAGE_LIKELY, Ttl, Unreadable,
     blocks::{Marked, hasher},
-    scan::Scan,
 };
+use crate::scan::Scan;
 
 /// How deep blocks may stand in blocks: an image in a document's content in a tool's result is 2.
 const MAX_DEPTH: u8 = 4;

@@ -6,8 +6,8 @@ use super::{
     Ttl, Unreadable,
     blocks::{Blocks, Marked},
     content::{Finds, Once, Role, Sum, blocks, time_to_live},
-    scan::Scan,
 };
+use crate::scan::Scan;
 
 /// All that is read from a body.
 #[derive(Debug)]

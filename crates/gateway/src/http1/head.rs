@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use http::{Method, StatusCode, uri::PathAndQuery};
 use thiserror::Error;
 
-use super::{Fields, Framing};
-use crate::limits;
+use super::{Fields, Framing, fields::Kind};
+use crate::{limits, number};
 
 /// The most header lines of a message. The CLI sends about 25, the API answers with about 40.
 const MAX_LINES: usize = 100;
@@ -98,7 +98,7 @@ impl Reading {
             return Ok(Some((Sought::Elsewhere, length)));
         }
         let is_1_1 = request.version == Some(1);
-        let fields = Fields::of(request.headers);
+        let fields = Fields::of(&bytes[..length], request.headers);
         let said = Said::of(&fields, is_1_1)?;
         let head = RequestHead {
             method: method.parse().map_err(|_| BadHead::Method)?,
@@ -107,7 +107,9 @@ impl Reading {
             is_1_1,
             keeps_alive: is_1_1 && !closes(&fields),
             expects: is_1_1
-                && fields.all("expect").any(|value| value.eq_ignore_ascii_case(b"100-continue")),
+                && fields
+                    .about(Kind::Expect)
+                    .any(|value| value.eq_ignore_ascii_case(b"100-continue")),
             fields,
         };
         Ok(Some((Sought::Request(Box::new(head)), length)))
@@ -136,7 +138,7 @@ impl Reading {
         let is_1_1 = answer.version == Some(1);
         let status =
             StatusCode::from_u16(answer.code.unwrap_or_default()).map_err(|_| BadHead::Status)?;
-        let fields = Fields::of(answer.headers);
+        let fields = Fields::of(&bytes[..length], answer.headers);
         let said = Said::of(&fields, is_1_1)?;
         let has_none = to_head
             || status.is_informational()
@@ -193,19 +195,18 @@ struct Said {
 impl Said {
     fn of(fields: &Fields, is_1_1: bool) -> Result<Self, BadHead> {
         let (mut length, mut is_chunked) = (None, false);
-        for (name, value) in fields.iter() {
-            match name {
-                b"content-length" if length.is_some() => return Err(BadHead::TwoLengths),
-                b"content-length" => length = Some(number(value).ok_or(BadHead::Length)?),
-                b"transfer-encoding" => {
-                    // Before 1.1 nobody knew it; said twice, it was done twice.
-                    if is_chunked || !is_1_1 || !value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(BadHead::Coding);
-                    }
-                    is_chunked = true;
-                }
-                _ => {}
+        for value in fields.about(Kind::Length) {
+            if length.is_some() {
+                return Err(BadHead::TwoLengths);
             }
+            length = Some(number::read(value).ok_or(BadHead::Length)?);
+        }
+        for value in fields.about(Kind::Coding) {
+            // Before 1.1 nobody knew it; said twice, it was done twice.
+            if is_chunked || !is_1_1 || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(BadHead::Coding);
+            }
+            is_chunked = true;
         }
         if is_chunked && length.is_some() {
             return Err(BadHead::TwoFramings);
@@ -219,17 +220,6 @@ impl Said {
             false => self.length.map(Framing::Length),
         }
     }
-}
-
-/// Reads a number: digits alone, and no more of them than fit.
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// Appends an answer's first line.

@@ -2,76 +2,174 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use serde::{Deserialize, de::IgnoredAny};
-
 use super::Reading;
-use crate::{Terms, Tokens};
+use crate::{Terms, Tokens, ask::Unreadable, number, scan::Scan};
 
 /// The longest error type that is kept.
 const MAX_ERROR: usize = 64;
 
-/// A text that is copied only where it has escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
 /// An event of a stream, or a whole answer: all that matters of either.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Part<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Text<'a>,
-    #[serde(borrow)]
+    kind: Option<Cow<'a, str>>,
     message: Option<Message<'a>>,
-    #[serde(borrow)]
-    model: Option<Text<'a>>,
-    #[serde(borrow)]
+    model: Option<Cow<'a, str>>,
     usage: Option<Usage<'a>>,
-    delta: Option<Delta>,
-    error: Option<Error>,
+    /// Its delta says why the answer stopped.
+    stops: bool,
+    /// The type of the error that it is.
+    error: Option<Cow<'a, str>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Message<'a> {
-    #[serde(borrow)]
-    model: Option<Text<'a>>,
-    #[serde(borrow)]
+    model: Option<Cow<'a, str>>,
     usage: Option<Usage<'a>>,
 }
 
-#[derive(Deserialize)]
-struct Delta {
-    stop_reason: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Error {
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Usage<'a> {
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
-    cache_creation: Option<Creation>,
-    server_tool_use: Option<ServerTools>,
-    #[serde(borrow)]
-    speed: Option<Text<'a>>,
-    #[serde(borrow)]
-    inference_geo: Option<Text<'a>>,
+    input: Option<u64>,
+    output: Option<u64>,
+    cache_read: Option<u64>,
+    cache_write: Option<u64>,
+    cache_write_5m: Option<u64>,
+    cache_write_1h: Option<u64>,
+    web_searches: Option<u64>,
+    speed: Option<Cow<'a, str>>,
+    geo: Option<Cow<'a, str>>,
 }
 
-#[derive(Deserialize)]
-struct Creation {
-    ephemeral_5m_input_tokens: Option<u64>,
-    ephemeral_1h_input_tokens: Option<u64>,
+type Result<T> = std::result::Result<T, Unreadable>;
+
+impl<'a> Part<'a> {
+    /// Reads JSON. What is not JSON in every detail may be read, too; what is not what it should be is not.
+    fn read(json: &'a [u8]) -> Option<Self> {
+        let mut scan = Scan::new(std::str::from_utf8(json).ok()?);
+        let mut part = Self::default();
+        scan.object("", |scan, key| {
+            match key {
+                "type" => part.kind = text(scan)?,
+                "message" => part.message = or_null(scan, Message::read)?,
+                "model" => part.model = text(scan)?,
+                "usage" => part.usage = or_null(scan, Usage::read)?,
+                "delta" => part.stops = or_null(scan, stop_reason)?.unwrap_or(false),
+                "error" => part.error = or_null(scan, kind_of_error)?,
+                _ => drop(scan.value()?),
+            }
+            Ok(())
+        })
+        .ok()?;
+        scan.end().ok()?;
+        Some(part)
+    }
 }
 
-#[derive(Deserialize)]
-struct ServerTools {
-    web_search_requests: Option<u64>,
+impl<'a> Message<'a> {
+    fn read(scan: &mut Scan<'a>) -> Result<Self> {
+        let mut message = Self::default();
+        scan.object("", |scan, key| {
+            match key {
+                "model" => message.model = text(scan)?,
+                "usage" => message.usage = or_null(scan, Usage::read)?,
+                _ => drop(scan.value()?),
+            }
+            Ok(())
+        })?;
+        Ok(message)
+    }
+}
+
+impl<'a> Usage<'a> {
+    fn read(scan: &mut Scan<'a>) -> Result<Self> {
+        let mut usage = Self::default();
+        scan.object("", |scan, key| {
+            match key {
+                "input_tokens" => usage.input = count(scan)?,
+                "output_tokens" => usage.output = count(scan)?,
+                "cache_read_input_tokens" => usage.cache_read = count(scan)?,
+                "cache_creation_input_tokens" => usage.cache_write = count(scan)?,
+                "cache_creation" => {
+                    let read = |scan: &mut Scan<'a>| {
+                        scan.object("", |scan, key| {
+                            match key {
+                                "ephemeral_5m_input_tokens" => usage.cache_write_5m = count(scan)?,
+                                "ephemeral_1h_input_tokens" => usage.cache_write_1h = count(scan)?,
+                                _ => drop(scan.value()?),
+                            }
+                            Ok(())
+                        })
+                    };
+                    or_null(scan, read)?;
+                }
+                "server_tool_use" => {
+                    let read = |scan: &mut Scan<'a>| {
+                        scan.object("", |scan, key| {
+                            match key {
+                                "web_search_requests" => usage.web_searches = count(scan)?,
+                                _ => drop(scan.value()?),
+                            }
+                            Ok(())
+                        })
+                    };
+                    or_null(scan, read)?;
+                }
+                "speed" => usage.speed = text(scan)?,
+                "inference_geo" => usage.geo = text(scan)?,
+                _ => drop(scan.value()?),
+            }
+            Ok(())
+        })?;
+        Ok(usage)
+    }
+}
+
+/// Returns whether a delta says why the answer stopped.
+fn stop_reason(scan: &mut Scan<'_>) -> Result<bool> {
+    let mut stops = false;
+    scan.object("", |scan, key| {
+        let value = scan.value()?;
+        stops |= key == "stop_reason" && value != "null";
+        Ok(())
+    })?;
+    Ok(stops)
+}
+
+fn kind_of_error<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, str>> {
+    let mut kind = None;
+    scan.object("", |scan, key| {
+        match key {
+            "type" => kind = text(scan)?,
+            _ => drop(scan.value()?),
+        }
+        Ok(())
+    })?;
+    kind.ok_or_else(|| scan.wrong("an error without a type ends"))
+}
+
+/// Reads something, or `null`.
+fn or_null<'a, T>(
+    scan: &mut Scan<'a>,
+    read: impl FnOnce(&mut Scan<'a>) -> Result<T>,
+) -> Result<Option<T>> {
+    if scan.peek() != Some(b'n') {
+        return read(scan).map(Some);
+    }
+    match scan.value()? {
+        "null" => Ok(None),
+        _ => Err(scan.wrong("a value is broken")),
+    }
+}
+
+fn text<'a>(scan: &mut Scan<'a>) -> Result<Option<Cow<'a, str>>> {
+    or_null(scan, Scan::text)
+}
+
+fn count(scan: &mut Scan<'_>) -> Result<Option<u64>> {
+    or_null(scan, |scan| {
+        let value = scan.value()?;
+        number::read(value.as_bytes()).ok_or_else(|| scan.wrong("a count is none"))
+    })
 }
 
 /// What was seen of an answer so far.
@@ -93,33 +191,33 @@ pub(super) struct Seen {
 impl Seen {
     /// Takes note of an event's data. What is no event that is known changes nothing.
     pub(super) fn event(&mut self, data: &[u8]) {
-        let Ok(part) = serde_json::from_slice::<Part<'_>>(data) else { return };
-        match &*part.kind.0 {
+        let Some(part) = Part::read(data) else { return };
+        match part.kind.as_deref().unwrap_or_default() {
             "message_start" => {
                 let Some(message) = part.message else { return };
-                self.model = message.model.map(|model| model.0.into());
+                self.model = message.model.map(Arc::from);
                 self.usage(message.usage.as_ref());
             }
             "message_delta" => {
                 self.usage(part.usage.as_ref());
-                self.stopped |= part.delta.is_some_and(|delta| delta.stop_reason.is_some());
+                self.stopped |= part.stops;
             }
             "message_stop" => self.stopped = true,
-            "error" => self.error(part.error.as_ref()),
+            "error" => self.error(part.error.as_deref()),
             _ => {}
         }
     }
 
     /// Takes note of an answer that is no stream.
     pub(super) fn whole(&mut self, json: &[u8]) {
-        let Ok(part) = serde_json::from_slice::<Part<'_>>(json) else { return };
-        match &*part.kind.0 {
+        let Some(part) = Part::read(json) else { return };
+        match part.kind.as_deref().unwrap_or_default() {
             "message" => {
-                self.model = part.model.map(|model| model.0.into());
+                self.model = part.model.map(Arc::from);
                 self.usage(part.usage.as_ref());
                 self.stopped = true;
             }
-            "error" => self.error(part.error.as_ref()),
+            "error" => self.error(part.error.as_deref()),
             _ => {}
         }
     }
@@ -131,26 +229,21 @@ impl Seen {
         let replace = |old: &mut u64, new: Option<u64>| {
             *old = new.filter(|count| *count > 0).unwrap_or(*old);
         };
-        self.input_seen |= usage.input_tokens.is_some();
-        replace(&mut self.input, usage.input_tokens);
-        replace(&mut self.cache_read, usage.cache_read_input_tokens);
-        self.output = self.output.max(usage.output_tokens.unwrap_or(0));
-        let split = usage.cache_creation.as_ref();
-        let hour = split.and_then(|split| split.ephemeral_1h_input_tokens);
-        let parts = split.and_then(|split| split.ephemeral_5m_input_tokens).unwrap_or(0);
-        let parts = parts.saturating_add(hour.unwrap_or(0));
-        replace(&mut self.cache_write, usage.cache_creation_input_tokens.or(Some(parts)));
+        self.input_seen |= usage.input.is_some();
+        replace(&mut self.input, usage.input);
+        replace(&mut self.cache_read, usage.cache_read);
+        self.output = self.output.max(usage.output.unwrap_or(0));
+        let hour = usage.cache_write_1h;
+        let parts = usage.cache_write_5m.unwrap_or(0).saturating_add(hour.unwrap_or(0));
+        replace(&mut self.cache_write, usage.cache_write.or(Some(parts)));
         replace(&mut self.cache_write_1h, hour);
-        let tools = usage.server_tool_use.as_ref();
-        let searches = tools.and_then(|tools| tools.web_search_requests);
-        self.terms.web_searches = self.terms.web_searches.max(searches.unwrap_or(0));
-        self.terms.fast |= usage.speed.as_ref().is_some_and(|speed| speed.0 == "fast");
-        self.terms.us_only |= usage.inference_geo.as_ref().is_some_and(|geo| geo.0 == "us");
+        self.terms.web_searches = self.terms.web_searches.max(usage.web_searches.unwrap_or(0));
+        self.terms.fast |= usage.speed.as_deref() == Some("fast");
+        self.terms.us_only |= usage.geo.as_deref() == Some("us");
     }
 
-    fn error(&mut self, error: Option<&Error>) {
-        let kind = error.map_or("", |error| &error.kind);
-        self.error = Some(kind.chars().take(MAX_ERROR).collect());
+    fn error(&mut self, kind: Option<&str>) {
+        self.error = Some(kind.unwrap_or_default().chars().take(MAX_ERROR).collect());
     }
 
     pub(super) fn reading(&self) -> Reading {

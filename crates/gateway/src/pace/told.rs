@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::Time;
 
+use crate::number;
+
 /// A limit per minute and what remains of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
@@ -96,7 +98,7 @@ impl Told {
                 b"anthropic-ratelimit-tokens-remaining" => &mut tokens.remaining,
                 _ => continue,
             };
-            *place = place.or_else(|| text(value)?.trim().parse().ok());
+            *place = place.or_else(|| number::read(value.trim_ascii()));
         }
         // What is left of an answer without a date is that both clocks are right.
         let now = || {

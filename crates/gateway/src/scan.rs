@@ -8,29 +8,29 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-use super::Unreadable;
+use crate::ask::Unreadable;
 
 type Result<T> = std::result::Result<T, Unreadable>;
 
 /// A place in a text.
 #[derive(Debug)]
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
     /// Returns what says that something is wrong here.
-    pub(super) fn wrong(&self, what: &str) -> Unreadable {
+    pub(crate) fn wrong(&self, what: &str) -> Unreadable {
         Unreadable::new(&format!("{what} at byte {}", self.at))
     }
 
     /// Returns the first byte of what comes next.
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub(crate) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while matches!(bytes.get(self.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
@@ -47,7 +47,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads an object. `read` has to read the value of each key.
-    pub(super) fn object(
+    pub(crate) fn object(
         &mut self,
         what: &str,
         mut read: impl FnMut(&mut Self, &str) -> Result<()>,
@@ -68,7 +68,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a list. `read` has to read each of its values.
-    pub(super) fn list(
+    pub(crate) fn list(
         &mut self,
         what: &str,
         mut read: impl FnMut(&mut Self) -> Result<()>,
@@ -96,7 +96,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a text, and returns what it says.
-    pub(super) fn text(&mut self) -> Result<Cow<'a, str>> {
+    pub(crate) fn text(&mut self) -> Result<Cow<'a, str>> {
         let raw = self.raw_text()?;
         let inner = &raw[1..raw.len() - 1];
         if !inner.contains('\\') {
@@ -106,7 +106,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a text, and returns it as it stands there, with its quotes.
-    pub(super) fn raw_text(&mut self) -> Result<&'a str> {
+    pub(crate) fn raw_text(&mut self) -> Result<&'a str> {
         self.expect(b'"', "a text is expected")?;
         let begin = self.at - 1;
         self.skip_text()?;
@@ -132,7 +132,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Walks over a value, however deep it is nested, and returns it as it stands there.
-    pub(super) fn value(&mut self) -> Result<&'a str> {
+    pub(crate) fn value(&mut self) -> Result<&'a str> {
         let bytes = self.text.as_bytes();
         let first = self.peek().ok_or_else(|| self.wrong("a value is missing"))?;
         let begin = self.at;
@@ -168,7 +168,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Says whether all was read.
-    pub(super) fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.wrong("there is more than one value")),
