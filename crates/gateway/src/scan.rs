@@ -30,6 +30,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Returns the first byte of what comes next.
+    #[inline]
     pub(crate) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while matches!(bytes.get(self.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
@@ -38,6 +39,7 @@ impl<'a> Scan<'a> {
         bytes.get(self.at).copied()
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8, what: &str) -> Result<()> {
         if self.peek() != Some(byte) {
             return Err(self.wrong(what));
@@ -86,6 +88,7 @@ impl<'a> Scan<'a> {
         }
     }
 
+    #[inline]
     fn is_over(&mut self, end: u8) -> Result<bool> {
         let is_over = self.peek() == Some(end);
         if !is_over && self.peek() != Some(b',') {
@@ -97,11 +100,16 @@ impl<'a> Scan<'a> {
 
     /// Reads a text, and returns what it says.
     pub(crate) fn text(&mut self) -> Result<Cow<'a, str>> {
-        let raw = self.raw_text()?;
-        let inner = &raw[1..raw.len() - 1];
-        if !inner.contains('\\') {
-            return Ok(Cow::Borrowed(inner));
+        self.expect(b'"', "a text is expected")?;
+        let begin = self.at;
+        self.at = self.stop(begin)?;
+        if self.text.as_bytes()[self.at] == b'"' {
+            // Most have nothing to unescape.
+            self.at += 1;
+            return Ok(Cow::Borrowed(&self.text[begin..self.at - 1]));
         }
+        self.skip_text()?;
+        let raw = &self.text[begin - 1..self.at];
         serde_json::from_str(raw).map(Cow::Owned).map_err(|_| self.wrong("a text is broken"))
     }
 
@@ -115,19 +123,28 @@ impl<'a> Scan<'a> {
 
     /// Goes behind the quote that ends the text that has begun.
     fn skip_text(&mut self) -> Result<()> {
-        let bytes = self.text.as_bytes();
         loop {
-            self.at += plain(&bytes[self.at.min(bytes.len())..]);
-            let Some(found) = bytes.get(self.at..).and_then(|rest| memchr2(b'"', b'\\', rest))
-            else {
-                return Err(self.wrong("a text that begins before has no end"));
-            };
-            self.at += found + 1;
-            if bytes[self.at - 1] == b'"' {
+            let stop = self.stop(self.at)?;
+            if self.text.as_bytes()[stop] == b'"' {
+                self.at = stop + 1;
                 return Ok(());
             }
             // What is behind the backslash, whatever it is.
-            self.at += 1;
+            self.at = stop + 2;
+        }
+    }
+
+    /// Returns where the next quote or backslash is.
+    #[inline]
+    fn stop(&self, from: usize) -> Result<usize> {
+        let rest = self.text.as_bytes().get(from..).unwrap_or_default();
+        let found = match soon(rest) {
+            Ok(found) => Some(found),
+            Err(plain) => memchr2(b'"', b'\\', &rest[plain..]).map(|found| plain + found),
+        };
+        match found {
+            Some(found) => Ok(from + found),
+            None => Err(self.wrong("a text that begins before has no end")),
         }
     }
 
@@ -176,10 +193,11 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Returns how many of the first 32 bytes are neither a quote nor a backslash, up to the first that is.
+/// Returns where the first quote or backslash is, if it is among the first 32 bytes; or how many of them are none.
 ///
-/// Most escapes come sooner than a search that is made for long texts is worth.
-fn plain(bytes: &[u8]) -> usize {
+/// Most come sooner than a search that is made for long texts is worth.
+#[inline]
+fn soon(bytes: &[u8]) -> std::result::Result<usize, usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     let (words, _) = bytes.as_chunks::<8>();
     let mut plain = 0;
@@ -190,9 +208,9 @@ fn plain(bytes: &[u8]) -> usize {
         let found =
             zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
         if found != 0 {
-            return plain + (found.trailing_zeros() / 8) as usize;
+            return Ok(plain + (found.trailing_zeros() / 8) as usize);
         }
         plain += 8;
     }
-    plain
+    Err(plain)
 }
