@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     future::poll_fn,
-    io,
+    io, mem,
     path::Path,
     pin::Pin,
     sync::Arc,
@@ -120,7 +120,7 @@ impl Client {
         Self { idle: Pool::new(limits::POOL_IDLE_TIMEOUT), ..self.clone() }
     }
 
-    /// Sends a request, of which `head` is all up to the body, and returns the upstream's answer. The request's body
+    /// Sends a request, whose head `put_head` writes, all up to the body, and returns the upstream's answer. The request's body
     /// need not be out by then: see [`Answer::poll_upload`].
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Client {
     /// To drop the future, or later the answer, is to close the connection to the upstream.
     pub(crate) async fn request(
         &self,
-        head: &[u8],
+        put_head: impl Fn(&mut Vec<u8>),
         body: RequestBody<'_>,
         to_head: bool,
     ) -> Result<Answer, NoAnswer> {
@@ -148,7 +148,7 @@ impl Client {
                 Some(line) => line,
                 None => self.connect().await.map_err(NoAnswer::Connect)?,
             };
-            line.out.bytes_mut().extend_from_slice(head);
+            put_head(line.out.bytes_mut());
             let mut upload = Upload { body: body.clone(), sent: 0, framing, is_out: false };
             let exchanged = poll_fn(|cx| {
                 let conn = conn.as_deref_mut();
@@ -350,6 +350,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Gives up the head's lines, which are written. Their memory serves the next answer.
+    pub(crate) fn recycle_fields(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.reading.recycle(mem::take(&mut self.head.fields));
+        }
+    }
+
     /// Returns whether a part of the request is still to be sent.
     pub(crate) fn is_uploading(&self) -> bool {
         self.upload.is_some() && self.line.is_some()

@@ -129,6 +129,11 @@ impl Conn {
         }
     }
 
+    /// Takes back the head of a request whose answer is here. Its memory serves the next one.
+    pub(crate) fn recycle(&mut self, head: RequestHead) {
+        self.reading.recycle(head.fields);
+    }
+
     /// Returns how many bytes of the body are at hand: [`data`](Self::data). None at its end.
     ///
     /// # Errors

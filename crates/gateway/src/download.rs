@@ -51,6 +51,7 @@ impl Download {
     /// To drop the future is to break off both connections.
     pub(crate) async fn send(mut self, conn: &mut Conn, request: &Request) -> Result<bool, Gone> {
         let framing = conn.put_head(request, &self.answer.head, request.keeps_alive);
+        self.answer.recycle_fields();
         let sent = poll_fn(|cx| self.poll_send(conn, framing, cx)).await;
         self.exchange.set_up(conn.read());
         sent.map(|()| request.keeps_alive && framing != Framing::UntilClose)

@@ -87,9 +87,6 @@ pub const TUNNEL_BUFFER: usize = 16 * 1024;
 /// 32 KiB: four times what servers usually take as a head. A connection keeps as much as it once needed.
 pub const BUFFER: usize = 32 * 1024;
 
-/// How much memory the head of a request gets to begin with, in bytes: the CLI's has about 1,300.
-pub(crate) const HEAD: usize = 2 * 1024;
-
 /// The largest request to the model that is taken, in bytes: the API's own limit.
 pub const MAX_REQUEST: usize = 32 * 1024 * 1024;
 

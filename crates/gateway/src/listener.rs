@@ -476,7 +476,7 @@ async fn serve<S: Socket>(accepted: S::Accepted, door: Arc<Door>, client: Arc<Cl
         };
         let request = conn::Request::of(&head);
         let reply = door.answer(&head, &mut conn, &client).await;
-        drop(head);
+        conn.recycle(*head);
         let sent = match reply {
             Reply::Own(answer) => {
                 // A client that is still writing may not read before it has done.

@@ -144,7 +144,7 @@ impl Proxy {
             let framing = Framing::Length(body.len() as u64);
             let head = self.outgoing(request, framing, credential.as_deref())?;
             let to_head = request.method == Method::HEAD;
-            let sending = client.request(&head, RequestBody::Whole(body.clone()), to_head);
+            let sending = client.request(head, RequestBody::Whole(body.clone()), to_head);
             let answer = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => {

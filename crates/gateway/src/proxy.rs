@@ -105,7 +105,7 @@ impl Proxy {
         };
         let head = self.outgoing(request, request.framing, credential.as_deref())?;
         let body = RequestBody::Passing(&mut *conn, request.framing);
-        let sending = client.request(&head, body, request.method == Method::HEAD);
+        let sending = client.request(head, body, request.method == Method::HEAD);
 
         match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {
             Ok(Ok(answer)) => {
@@ -134,44 +134,46 @@ impl Proxy {
         }
     }
 
-    /// Returns a request's head as it goes out, up to the empty line.
-    pub(crate) fn outgoing(
-        &self,
-        request: &RequestHead,
+    /// Returns what writes a request's head as it goes out, up to the body.
+    pub(crate) fn outgoing<'a>(
+        &'a self,
+        request: &'a RequestHead,
         framing: Framing,
-        credential: Option<&Credential>,
-    ) -> Result<Vec<u8>, Own> {
-        let mut out = Vec::with_capacity(limits::HEAD);
-        out.extend_from_slice(request.method.as_str().as_bytes());
-        out.push(b' ');
-        self.upstream
-            .put_target(&mut out, &request.path)
+        credential: Option<&'a Credential>,
+    ) -> Result<impl Fn(&mut Vec<u8>) + use<'a>, Own> {
+        let target = self
+            .upstream
+            .target(&request.path)
             .map_err(|error| own(answer::no_answer(&self.upstream, &error), End::Unreachable))?;
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        put(&mut out, b"host", self.upstream.host_header());
-        request.fields.put_onward(&mut out, |name| {
-            // What is compressed can't be metered, nor searched for the key.
-            let is_ours = matches!(name, b"host" | b"accept-encoding")
-                || name == SECRET_HEADER.as_str().as_bytes();
-            is_ours || credential.is_some() && Credential::replaces(name)
-        });
-        match framing {
-            Framing::Length(length) => put_length(&mut out, length),
-            Framing::Chunked | Framing::UntilClose => {
-                put(&mut out, b"transfer-encoding", b"chunked");
-            }
-            Framing::None => {
-                if !matches!(request.method, Method::GET | Method::HEAD) {
-                    put_length(&mut out, 0);
+        Ok(move |out: &mut Vec<u8>| {
+            out.extend_from_slice(request.method.as_str().as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(target.as_bytes());
+            out.extend_from_slice(b" HTTP/1.1\r\n");
+            put(out, b"host", self.upstream.host_header());
+            request.fields.put_onward(out, |name| {
+                // What is compressed can't be metered, nor searched for the key.
+                let is_ours = matches!(name, b"host" | b"accept-encoding")
+                    || name == SECRET_HEADER.as_str().as_bytes();
+                is_ours || credential.is_some() && Credential::replaces(name)
+            });
+            match framing {
+                Framing::Length(length) => put_length(out, length),
+                Framing::Chunked | Framing::UntilClose => {
+                    put(out, b"transfer-encoding", b"chunked");
+                }
+                Framing::None => {
+                    if !matches!(request.method, Method::GET | Method::HEAD) {
+                        put_length(out, 0);
+                    }
                 }
             }
-        }
-        put(&mut out, b"accept-encoding", b"identity");
-        if let Some(credential) = credential {
-            credential.put(&mut out);
-        }
-        out.extend_from_slice(b"\r\n");
-        Ok(out)
+            put(out, b"accept-encoding", b"identity");
+            if let Some(credential) = credential {
+                credential.put(out);
+            }
+            out.extend_from_slice(b"\r\n");
+        })
     }
 
     /// Sees that an answer is one that can be handed on.

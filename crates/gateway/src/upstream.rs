@@ -1,6 +1,7 @@
 //! Where requests go.
 
 use std::{
+    borrow::Cow,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -155,23 +156,18 @@ impl Upstream {
         Uri::from_parts(parts).expect("BUG: scheme, authority and path should be an address")
     }
 
-    /// Appends what a request for `path` asks the upstream for. Path and query keep their bytes.
+    /// Returns what a request for `path` asks the upstream for. Path and query keep their bytes.
     ///
     /// # Errors
     ///
     /// With the prefix, the path may be longer than a URI can be.
-    pub(crate) fn put_target(
-        &self,
-        out: &mut Vec<u8>,
-        path: &PathAndQuery,
-    ) -> Result<(), InvalidUri> {
+    pub(crate) fn target<'a>(&self, path: &'a PathAndQuery) -> Result<Cow<'a, str>, InvalidUri> {
         if self.prefix.is_empty() {
-            out.extend_from_slice(path.as_str().as_bytes());
-        } else {
-            let target: PathAndQuery = format!("{}{path}", self.prefix).parse()?;
-            out.extend_from_slice(target.as_str().as_bytes());
+            return Ok(Cow::Borrowed(path.as_str()));
         }
-        Ok(())
+        let target = format!("{}{path}", self.prefix);
+        target.parse::<PathAndQuery>()?;
+        Ok(Cow::Owned(target))
     }
 }
 
@@ -263,9 +259,8 @@ mod tests {
     use super::*;
 
     fn target(upstream: &str, path: &str) -> String {
-        let mut out = Vec::new();
-        Upstream::parse(upstream).unwrap().put_target(&mut out, &path.parse().unwrap()).unwrap();
-        String::from_utf8(out).unwrap()
+        let path = path.parse().unwrap();
+        Upstream::parse(upstream).unwrap().target(&path).unwrap().into_owned()
     }
 
     #[test]

@@ -57,8 +57,8 @@ impl Kind {
 }
 
 impl Fields {
-    /// Copies the lines that a parser has found in `head`.
-    pub(super) fn of(head: &[u8], lines: &[httparse::Header<'_>]) -> Self {
+    /// Copies the lines that a parser has found in `head`, into the memory of others that nobody needs any more.
+    pub(super) fn of(head: &[u8], lines: &[httparse::Header<'_>], spare: Self) -> Self {
         // Where a part of the head stands in it; one without a byte may stand anywhere. A head has no more than
         // `limits::BUFFER` bytes.
         let place = |part: &[u8]| {
@@ -69,15 +69,18 @@ impl Fields {
             assert!(at < head.len(), "BUG: a line should be a part of its head");
             at as u32..(at + part.len()) as u32
         };
-        let mut bytes = head.to_vec();
+        let Self { mut bytes, lines: mut all } = spare;
+        bytes.clear();
+        bytes.extend_from_slice(head);
+        all.clear();
         let line = |line: &httparse::Header<'_>| {
             let (name, value) = (place(line.name.as_bytes()), place(line.value));
             let spelled = &mut bytes[name.start as usize..name.end as usize];
             spelled.make_ascii_lowercase();
             Line { kind: Kind::of(spelled), name, value }
         };
-        let lines = lines.iter().map(line).collect();
-        Self { bytes, lines }
+        all.extend(lines.iter().map(line));
+        Self { bytes, lines: all }
     }
 
     /// Returns all lines, as names and values.
@@ -205,7 +208,7 @@ pub(crate) mod tests {
         let mut lines = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut lines);
         request.parse(head.as_bytes()).unwrap();
-        Fields::of(head.as_bytes(), request.headers)
+        Fields::of(head.as_bytes(), request.headers, Fields::default())
     }
 
     #[test]
@@ -246,7 +249,7 @@ pub(crate) mod tests {
         let mut lines = [httparse::EMPTY_HEADER; 8];
         let mut request = httparse::Request::new(&mut lines);
         request.parse(head.as_bytes()).unwrap();
-        let fields = Fields::of(head.as_bytes(), request.headers);
+        let fields = Fields::of(head.as_bytes(), request.headers, Fields::default());
         let mut out = Vec::new();
         fields.put_onward(&mut out, |name| name == b"e");
         assert_eq!(out, b"a: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\nf: \r\ng: 7\r\n");

@@ -1,6 +1,6 @@
 //! The heads of requests and answers.
 
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 
 use http::{Method, StatusCode, uri::PathAndQuery};
 use thiserror::Error;
@@ -76,6 +76,8 @@ pub(crate) enum BadHead {
 pub(crate) struct Reading {
     /// So many bytes were looked at, and there is no end of a head in them.
     seen: usize,
+    /// Memory for the next one.
+    spare: Fields,
 }
 
 impl Reading {
@@ -98,7 +100,7 @@ impl Reading {
             return Ok(Some((Sought::Elsewhere, length)));
         }
         let is_1_1 = request.version == Some(1);
-        let fields = Fields::of(&bytes[..length], request.headers);
+        let fields = Fields::of(&bytes[..length], request.headers, mem::take(&mut self.spare));
         let said = Said::of(&fields, is_1_1)?;
         let head = RequestHead {
             method: method.parse().map_err(|_| BadHead::Method)?,
@@ -138,7 +140,7 @@ impl Reading {
         let is_1_1 = answer.version == Some(1);
         let status =
             StatusCode::from_u16(answer.code.unwrap_or_default()).map_err(|_| BadHead::Status)?;
-        let fields = Fields::of(&bytes[..length], answer.headers);
+        let fields = Fields::of(&bytes[..length], answer.headers, mem::take(&mut self.spare));
         let said = Said::of(&fields, is_1_1)?;
         let has_none = to_head
             || status.is_informational()
@@ -155,6 +157,11 @@ impl Reading {
             fields,
         };
         Ok(Some((head, length)))
+    }
+
+    /// Takes back what nobody needs any more. Its memory serves the next head.
+    pub(crate) fn recycle(&mut self, fields: Fields) {
+        self.spare = fields;
     }
 
     /// Returns whether there may be a whole head by now. The first bytes are looked at in any case: what can't
