@@ -14,6 +14,10 @@
 //! so a slow reader slows the writer down. `exchange` says in one debug line how it went. What is for
 //! another host goes through `egress`.
 //!
+//! The HTTP/1.1 is our own (`http1`): a client's connection (`conn`) and the upstream's (`client`) are driven by one task,
+//! each message is read and written anew, and what could be read in two ways is refused. hyper serves the egress
+//! proxy.
+//!
 //! # Examples
 //!
 //! ```no_run
