@@ -381,6 +381,16 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn every_day_is_called_what_it_is() {
+        let days = (0..80_000).chain(2_900_000..2_932_896);
+        for at in days.map(|day| Time::from_millis(day * 86_400_000 + day % 86_400_000)) {
+            let mut written = Vec::new();
+            put_time(&mut written, at);
+            assert_eq!(written, format!(",\"at\":\"{at}\"").as_bytes());
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_by_hand_is_what_serde_writes(line in line()) {

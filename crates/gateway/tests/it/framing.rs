@@ -339,31 +339,38 @@ async fn answer_that_comes_before_the_end_of_a_request_is_handed_on() {
     let (listener, url) = raw_upstream().await;
     let world = World::new(&url);
     let replica = world.replica("marie-1", None).await;
-    let total = 8 * 1024 * 1024;
-    let mut client = UnixStream::connect(replica.path()).await.unwrap();
-    let upstream = async {
-        let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
-        read_head(&mut stream).await;
-        let said = b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig";
-        stream.write_all(said).await.unwrap();
-        stream.shutdown().await.unwrap();
-        // As servers do that don't want the rest, but want to be heard.
-        let mut forgotten = vec![0; 65536];
-        while let Ok(1..) = stream.read(&mut forgotten).await {}
-    };
-    let asking = async {
-        let head =
-            format!("POST /v1/models/x HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n");
-        client.write_all(head.as_bytes()).await.unwrap();
-        client.write_all(&noise(total)).await.unwrap();
-        let (head, body) = answer(&mut client).await;
-        assert!(head.starts_with("HTTP/1.1 413 Too Large\r\n"), "{head}");
-        assert_eq!(body, b"big");
-        // And the connection serves on.
-        client.write_all(b"HEAD /api/hello HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200 OK"));
-    };
-    soon("both", async { tokio::join!(upstream, asking) }).await;
+    let total = 4 * 1024 * 1024;
+    for status in ["413 Too Large", "200 OK"] {
+        let mut client = UnixStream::connect(replica.path()).await.unwrap();
+        let upstream = async {
+            let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
+            read_head(&mut stream).await;
+            let said =
+                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 3\r\n\r\nyes");
+            stream.write_all(said.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            // As servers do that don't want the rest, but want to be heard.
+            let mut forgotten = vec![0; 65536];
+            while let Ok(1..) = stream.read(&mut forgotten).await {}
+        };
+        let asking = async {
+            let head =
+                format!("POST /v1/models/x HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            // What is no more than a body must not be taken for requests.
+            let hidden = "GET /elsewhere HTTP/1.1\r\nhost: a\r\n\r\n";
+            let body = hidden.repeat(total / hidden.len() + 1);
+            client.write_all(&body.as_bytes()[..total]).await.unwrap();
+            let (head, body) = answer(&mut client).await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}");
+            assert_eq!(body, b"yes");
+            // And the connection serves on.
+            client.write_all(b"HEAD /api/hello HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let head = read_head(&mut client).await;
+            assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        };
+        soon("both", async { tokio::join!(upstream, asking) }).await;
+    }
 }
 
 #[tokio::test]
