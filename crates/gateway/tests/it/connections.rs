@@ -199,7 +199,13 @@ async fn threads_end_with_the_gateway_and_its_listeners() {
     let replica = world.replica("marie-1", None).await;
     drop(world.gateway);
     assert_eq!(send(replica.path(), get("/v1/models/x")).await.status(), 200);
-    assert!(ours() >= 3);
+    // A thread has its name when it has begun.
+    soon("the threads' names", async {
+        while ours() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 
     replica.close().await;
 
