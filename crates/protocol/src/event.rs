@@ -37,6 +37,28 @@ pub struct Record {
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+    /// In the first line of a commit that goes over several journals, in the first of them: what else
+    /// belongs to it. A reader that does not know it may leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
+}
+
+/// What belongs to a commit over several journals: it counts as a whole, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Commit {
+    /// The number of its last event.
+    pub last: u64,
+    /// Where the rest of it is. This part is written before the others.
+    pub others: Vec<CommitPart>,
+}
+
+/// The part of a commit in another journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CommitPart {
+    /// The run whose journal that is.
+    pub run: RunId,
+    /// The byte of that journal at which the part begins.
+    pub at: u64,
 }
 
 /// What a snapshot stands for: lines that lead to the same state as the beginning of a journal, which
@@ -352,12 +374,15 @@ impl<'de> Visitor<'de> for RecordVisitor {
                 Head::Snapshot => snapshot = map.next_value()?,
                 Head::Event => {
                     let name = map.next_value::<String>()?;
+                    let mut commit = None;
+                    let fields = EventFields { map, commit: &mut commit };
                     return Ok(Record {
                         version: version.ok_or_else(|| A::Error::missing_field("v"))?,
                         seq: seq.ok_or_else(|| A::Error::missing_field("seq"))?,
                         at: at.ok_or_else(|| A::Error::missing_field("at"))?,
                         snapshot,
-                        event: ByName::deserialize(Named { name, fields: map })?,
+                        event: ByName::deserialize(Named { name, fields })?,
+                        commit,
                     });
                 }
                 Head::Other => {
@@ -366,6 +391,67 @@ impl<'de> Visitor<'de> for RecordVisitor {
             }
         }
         Err(A::Error::missing_field("event"))
+    }
+}
+
+/// The fields of an event, without what stands among them and is not the event's.
+struct EventFields<'a, A> {
+    map: A,
+    commit: &'a mut Option<Commit>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for EventFields<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        mut seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        loop {
+            match self.map.next_key_seed(Key(seed))? {
+                None => return Ok(None),
+                Some(Found::Field(key)) => return Ok(Some(key)),
+                Some(Found::Commit(unused)) => {
+                    *self.commit = self.map.next_value()?;
+                    seed = unused;
+                }
+            }
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+/// Reads a key; the seed comes back where the key is none of the event's.
+struct Key<K>(K);
+
+enum Found<K, V> {
+    Field(V),
+    Commit(K),
+}
+
+impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for Key<K> {
+    type Value = Found<K, K::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl<'de, K: DeserializeSeed<'de>> Visitor<'de> for Key<K> {
+    type Value = Found<K, K::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        match name {
+            "commit" => Ok(Found::Commit(self.0)),
+            name => self.0.deserialize(name.into_deserializer()).map(Found::Field),
+        }
     }
 }
 

@@ -33,7 +33,9 @@ pub use assignment::{
 pub use decision::{
     Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,
 };
-pub use event::{Attempts, Event, Record, RunMode, RunState, Snapshot, TaskSource};
+pub use event::{
+    Attempts, Commit, CommitPart, Event, Record, RunMode, RunState, Snapshot, TaskSource,
+};
 pub use failure::{FailureKind, TaskError};
 pub use host_rule::{HostName, HostRule, InvalidHost};
 pub use ids::{

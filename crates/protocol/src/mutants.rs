@@ -48,6 +48,7 @@ mutants! {
     JournalTailLost "the last event before a torn tail is lost silently",
     HalfBatchStays "half a batch stays in the journal when there is no room for all of it",
     TornTailStays "a torn tail stays in the journal",
+    HalfCommitStays "of a commit over several journals what is there stays when another part is missing",
     UnsyncedBatchTrusted "what a killed daemon had not synced is taken as it is read",
     FailedSyncRetried "a sync that failed is tried again, and then believed",
     SequenceRestarts "events are numbered from 1 again after a restart",

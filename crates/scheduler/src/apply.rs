@@ -172,7 +172,7 @@ impl Scheduler {
         if entry.status().is_some() || entry.last_attempt.is_some_and(|last| live.attempt <= last) {
             return;
         }
-        // Where the end of another attempt was lost, this is the proof of it.
+        // Earlier versions could lose the end of another attempt in a crash: this is the proof of it.
         if let Some(other) = self.workers.task_on(&live.replica).filter(|&other| other != ix) {
             self.leave(other);
             self.place(at, other);

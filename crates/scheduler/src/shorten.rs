@@ -117,7 +117,7 @@ fn says_more(before: &Scheduler, event: &Event) -> bool {
     match event {
         // A hold, perhaps an open one: its reason is in no other event.
         Event::AttemptFailed { error, .. } => DecisionKind::of(error.kind).is_some(),
-        // Where the end of another attempt was lost, this is the proof of it.
+        // Earlier versions could lose the end of another attempt in a crash: this is the proof of it.
         Event::AttemptDispatched { task, replica, .. } => {
             before.attempt_on(replica).is_some_and(|(other, _)| other != task)
         }

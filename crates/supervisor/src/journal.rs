@@ -7,10 +7,14 @@
 //! read again. Damage anywhere else is not ours to mend: reading stops with an error.
 //!
 //! The beginning of a journal may be a snapshot: see [`snapshot`]. Places count the bytes of the journal as
-//! it was written, so they stay what they were.
+//! it was written, so they stay what they were. What has happened at once in several runs is one commit: see
+//! `commit`.
 
+mod commit;
+mod read;
 pub mod snapshot;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -24,14 +28,16 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::install::Installation;
+use commit::Writing;
+#[cfg(feature = "fuzzing")]
+pub(crate) use read::read_any;
+use read::{Journal, parse, read};
+pub use read::{read_run, records};
 use snapshot::{Draft, Job};
 
 /// By how much a journal outgrows its snapshot before the next one is made, beyond twice its size: some
 /// 40,000 events. What a journal holds of a few days can be looked at as it was.
 const GROWTH: u64 = 16 << 20;
-
-/// From how many bytes on a journal is read by several threads.
-const MANY: usize = 1 << 20;
 
 /// How long after its last change a journal is on disk whatever happened, in seconds: the kernel writes back
 /// what is older than half a minute, and clocks may be set.
@@ -184,15 +190,20 @@ pub type Told = (RunId, Result<Vec<Record>, JournalError>);
 ///
 /// [`JournalError::Io`] when it can't be found out which runs there are.
 pub fn look(installation: &Installation) -> Result<Vec<Told>, JournalError> {
-    let mut found = Vec::new();
+    let (mut found, mut told) = (BTreeMap::new(), Vec::new());
     for run in runs(installation)? {
         match read(&installation.journal(run)) {
-            Ok(Some(journal)) => found.push((run, Ok(journal.records))),
+            Ok(Some(journal)) => drop(found.insert(run, journal)),
             Ok(None) => {}
-            Err(error) => found.push((run, Err(error))),
+            Err(error) => told.push((run, Err(error))),
         }
     }
-    Ok(found)
+    for run in commit::unfinished(&found) {
+        found.entry(run).and_modify(Journal::leave_out_last);
+    }
+    told.extend(found.into_iter().map(|(run, journal)| (run, Ok(journal.records))));
+    told.sort_by_key(|(run, _)| *run);
+    Ok(told)
 }
 
 /// Returns the runs that have a folder, in the order of their ids, which is that of their opening.
@@ -214,8 +225,10 @@ pub struct Journals {
     installation: Installation,
     next_seq: u64,
     files: HashMap<RunId, File>,
-    /// Lines that are made but not yet safe.
-    pending: BTreeMap<RunId, Vec<String>>,
+    /// What has happened since the last commit was made.
+    pending: BTreeMap<RunId, Vec<Record>>,
+    /// A commit for which there was no room so far.
+    writing: Option<Writing>,
     extents: Extents,
     /// Those that are worth to be made shorter.
     large: BTreeSet<RunId>,
@@ -227,7 +240,8 @@ pub struct Journals {
 }
 
 impl Journals {
-    /// Reads all journals of an installation and cuts off what was never acted on.
+    /// Reads all journals of an installation and cuts off what was never acted on: writes, and commits, that
+    /// were not finished.
     ///
     /// Returns the records of all runs in the order in which they happened.
     ///
@@ -235,17 +249,22 @@ impl Journals {
     ///
     /// See [`JournalError`]. Nothing was changed then.
     pub fn open(installation: &Installation) -> Result<(Self, Vec<Record>), JournalError> {
-        let mut found = Vec::new();
+        let mut found = BTreeMap::new();
         for run in runs(installation)? {
-            let path = installation.journal(run);
-            if let Some(journal) = read(&path)? {
-                found.push((run, path, journal));
+            if let Some(journal) = read(&installation.journal(run))? {
+                found.insert(run, journal);
+            }
+        }
+        for run in mutant!(HalfCommitStays, commit::unfinished(&found), Vec::new()) {
+            if let Some(journal) = found.get_mut(&run) {
+                take_back(&installation.journal(run), journal)?;
             }
         }
         let mut extents = HashMap::new();
         let (mut seq, mut latest) = (0, Time::ZERO);
         let mut records = Vec::new();
-        for (run, path, journal) in found {
+        for (run, journal) in found {
+            let path = installation.journal(run);
             let Journal { extent, torn, .. } = &journal;
             if let Some(torn) = torn {
                 set_tail_aside(&path, extent.in_file(), torn)
@@ -270,6 +289,7 @@ impl Journals {
             next_seq: mutant!(SequenceRestarts, seq + 1, 1),
             files: HashMap::new(),
             pending: BTreeMap::new(),
+            writing: None,
             large: large.map(|(run, _)| *run).collect(),
             growth: GROWTH,
             latest,
@@ -292,15 +312,13 @@ impl Journals {
     /// Adds an event to what the next [`commit`](Self::commit) writes.
     pub fn push(&mut self, run: RunId, at: Time, event: Event) {
         let (version, seq) = (FORMAT_VERSION, self.next_seq);
-        let record = Record { version, seq, at, snapshot: None, event };
+        let record = Record { version, seq, at, snapshot: None, event, commit: None };
         self.next_seq += 1;
-        let json = serde_json::to_string(&record).unwrap_or_else(|error| {
-            panic!("BUG: an event that is not JSON: {error}");
-        });
-        self.pending.entry(run).or_default().push(json);
+        self.pending.entry(run).or_default().push(record);
     }
 
-    /// Makes everything that was pushed safe: one append and one sync for each run that is concerned.
+    /// Makes everything that was pushed safe, and that as a whole: one append and one sync for each run that is
+    /// concerned.
     ///
     /// # Errors
     ///
@@ -308,30 +326,26 @@ impl Journals {
     /// of the appending (a full disk), and wrong after one of the syncing, when nothing is known any
     /// more about what is on disk. [`CommitError::is_fatal`] tells them apart.
     pub fn commit(&mut self) -> Result<(), CommitError> {
-        while let Some((&run, lines)) = self.pending.first_key_value() {
-            let mut extent = extent(&self.extents, run);
-            let batch = batch(lines, extent.length);
-            let file = match self.files.entry(run) {
-                std::collections::hash_map::Entry::Occupied(file) => file.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => {
-                    let file =
-                        open(&self.installation.journal(run)).map_err(CommitError::Append)?;
-                    place.insert(file)
+        loop {
+            // What is in some journals by now belongs to what is left of the same commit, and to nothing else.
+            let writing = match self.writing.take() {
+                Some(writing) => writing,
+                None if self.pending.is_empty() => break,
+                None => {
+                    let events = std::mem::take(&mut self.pending);
+                    Writing::new(events, self.next_seq - 1, |run| extent(&self.extents, run).length)
                 }
             };
-            if let Err(error) = file.write_all(batch.as_bytes()) {
-                // Half a batch may be there; the next try begins where this one did.
-                mutant!(HalfBatchStays, file.set_len(extent.in_file()), Ok(()))
-                    .map_err(CommitError::Sync)?;
-                return Err(CommitError::Append(error));
+            let writing = self.writing.insert(writing);
+            write(&self.installation, &mut self.files, &self.extents, writing)?;
+            let mut extents = lock(&self.extents);
+            for (run, length) in self.writing.take().into_iter().flat_map(|writing| writing.done) {
+                let extent = extents.entry(run).or_default();
+                extent.length = length;
+                if extent.is_large(self.growth) {
+                    self.large.insert(run);
+                }
             }
-            mutant!(JournalNotSynced, file.sync_data(), Ok(())).map_err(CommitError::Sync)?;
-            extent.length += batch.len() as u64;
-            lock(&self.extents).insert(run, extent);
-            if extent.is_large(self.growth) {
-                self.large.insert(run);
-            }
-            self.pending.remove(&run);
         }
         self.commits.send_modify(|count| *count += 1);
         Ok(())
@@ -394,10 +408,52 @@ impl Journals {
     }
 }
 
+/// Appends what is left of a commit, one journal after the other, each safe before the next.
+fn write(
+    installation: &Installation,
+    files: &mut HashMap<RunId, File>,
+    extents: &Extents,
+    writing: &mut Writing,
+) -> Result<(), CommitError> {
+    // All have their names before any has its part: one that is missing later was removed.
+    for (run, _) in &writing.left {
+        appending(installation, files, *run)?;
+    }
+    while let Some((run, part)) = writing.left.front() {
+        let file = appending(installation, files, *run)?;
+        let safe = extent(extents, *run);
+        if let Err(error) = file.write_all(part.as_bytes()) {
+            // Half a batch may be there; the next try begins where this one did.
+            mutant!(HalfBatchStays, file.set_len(safe.in_file()), Ok(()))
+                .map_err(CommitError::Sync)?;
+            return Err(CommitError::Append(error));
+        }
+        mutant!(JournalNotSynced, file.sync_data(), Ok(())).map_err(CommitError::Sync)?;
+        writing.done.push((*run, safe.length + part.len() as u64));
+        writing.left.pop_front();
+    }
+    Ok(())
+}
+
+/// Returns the file of a run, for appending.
+fn appending<'a>(
+    installation: &Installation,
+    files: &'a mut HashMap<RunId, File>,
+    run: RunId,
+) -> Result<&'a mut File, CommitError> {
+    match files.entry(run) {
+        Entry::Occupied(file) => Ok(file.into_mut()),
+        Entry::Vacant(place) => {
+            let file = open(&installation.journal(run)).map_err(CommitError::Append)?;
+            Ok(place.insert(file))
+        }
+    }
+}
+
 /// Why a commit failed.
 #[derive(Debug, Error)]
 pub enum CommitError {
-    /// Nothing was appended.
+    /// Not all was appended.
     #[error("the journal can't be written")]
     Append(#[source] io::Error),
     /// It is not known what was written.
@@ -418,17 +474,6 @@ fn lock(extents: &Extents) -> std::sync::MutexGuard<'_, HashMap<RunId, Extent>> 
 
 fn extent(extents: &Extents, run: RunId) -> Extent {
     lock(extents).get(&run).copied().unwrap_or_default()
-}
-
-fn batch(lines: &[String], start: u64) -> String {
-    use std::fmt::Write;
-    let mut batch = String::new();
-    for (i, json) in lines.iter().enumerate() {
-        let place = format!("{}/{}@{start}", i + 1, lines.len());
-        let sum = checksum(json, &place);
-        let _ = writeln!(batch, "{json}\t{}\t{place}", sum.escape_ascii());
-    }
-    batch
 }
 
 /// Opens a journal for appending; makes it, and its name safe, if it is not there.
@@ -455,6 +500,18 @@ fn set_tail_aside(path: &Path, length: u64, torn: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Cuts off the last batch of a journal: other journals lack what belongs to it.
+fn take_back(path: &Path, journal: &mut Journal) -> Result<(), JournalError> {
+    let failed = |source| JournalError::Io { path: path.to_owned(), source };
+    let bytes = fs::read(path).map_err(failed)?;
+    let keep = journal.extent.in_file() - journal.last.len() as u64;
+    let (whole, rest) =
+        bytes.split_at(usize::try_from(keep).unwrap_or(bytes.len()).min(bytes.len()));
+    set_tail_aside(path, keep, rest).map_err(failed)?;
+    *journal = parse(path, whole)?;
+    Ok(())
+}
+
 /// Makes sure that what was read is on disk, and not only in memory: the last daemon may have been killed
 /// before it had synced its last batch, or because it could not. A sync that failed is not made good by
 /// another one, so the batch is written again. And the name may still be the old file's on disk, where a
@@ -470,227 +527,6 @@ fn make_safe(path: &Path, journal: &Journal) -> io::Result<()> {
     file.write_all(&journal.last)?;
     file.sync_data()?;
     atomic_file::sync_folder(path.parent().unwrap_or(path))
-}
-
-#[derive(Debug, Default)]
-struct Journal {
-    records: Vec<Record>,
-    /// The last whole batch behind the snapshot, as it stands in the file.
-    last: Vec<u8>,
-    /// Up to the end of the last whole batch.
-    extent: Extent,
-    /// The number of the last event, and when it happened: a snapshot may not have it any more.
-    seq: u64,
-    at: Time,
-    /// What follows.
-    torn: Option<Vec<u8>>,
-}
-
-fn read(path: &Path) -> Result<Option<Journal>, JournalError> {
-    match fs::read(path) {
-        Ok(bytes) => parse(path, &bytes).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(JournalError::Io { path: path.to_owned(), source }),
-    }
-}
-
-/// Reads the journal of a run as it is, and leaves it so: what is not whole at its end is left out. `None`
-/// where there is none.
-///
-/// # Errors
-///
-/// See [`JournalError`].
-pub fn read_run(
-    installation: &Installation,
-    run: RunId,
-) -> Result<Option<Vec<Record>>, JournalError> {
-    Ok(read(&installation.journal(run))?.map(|journal| journal.records))
-}
-
-fn parse(path: &Path, bytes: &[u8]) -> Result<Journal, JournalError> {
-    let mut journal = Journal::default();
-    // Where the last whole batch behind the snapshot begins in the file.
-    let mut last = None;
-    let damaged = |line, why| JournalError::Damaged { path: path.to_owned(), line, why };
-    let mut batch = Vec::new();
-    // The first line that is damaged: its number, its place in the journal, and what is wrong.
-    let mut first_bad: Option<(usize, u64, String)> = None;
-    let mut snapshot = None;
-    // How many bytes of the journal are not in the file.
-    let mut left_out = 0;
-    let mut at = 0;
-    for (number, (length, line)) in (1..).zip(parse_lines(bytes)) {
-        let begin = at;
-        at += length;
-        match (line, &first_bad) {
-            (Ok(line), _) if line.record.version > RECORD_VERSION => {
-                let (path, version) = (path.to_owned(), line.record.version);
-                return Err(JournalError::Newer { path, version });
-            }
-            // This line's batch began after the damage: so what is damaged was not the last batch.
-            (Ok(line), Some((bad, from, why))) if line.start > *from => {
-                return Err(damaged(*bad, why.clone()));
-            }
-            (Ok(_), Some(_)) => {}
-            (Ok(line), None) => {
-                if line.index != batch.len() + 1 || line.start != journal.extent.length {
-                    return Err(damaged(number, "lines are missing before it".to_owned()));
-                }
-                if number == 1 {
-                    snapshot = line.record.snapshot;
-                }
-                batch.push(line.record);
-                if line.index == line.total {
-                    journal.records.append(&mut batch);
-                    last = snapshot
-                        .is_none_or(|head| head.lines < number as u64)
-                        .then_some(journal.extent.in_file());
-                    journal.extent.length = at + left_out;
-                }
-                if let Some(head) = snapshot.filter(|head| head.lines == number as u64) {
-                    left_out = head.bytes.checked_sub(at).ok_or_else(|| {
-                        damaged(number, "the snapshot stands for less than it is".to_owned())
-                    })?;
-                    let (length, covered) = (head.bytes, head.bytes);
-                    journal.extent = Extent { length, covered, snapshot: at, tried: 0 };
-                    (journal.seq, journal.at) = (head.seq, head.at);
-                }
-            }
-            (Err(why), None) => first_bad = Some((number, begin + left_out, why)),
-            (Err(_), Some(_)) => {}
-        }
-    }
-    // It was safe before it was put there: an end that is missing was no unfinished write.
-    if snapshot.is_some() && journal.extent.snapshot == 0 {
-        let (line, why) = match first_bad {
-            Some((line, _, why)) => (line, why),
-            None => (journal.records.len() + 1, "the rest of the snapshot is missing".to_owned()),
-        };
-        return Err(damaged(line, why));
-    }
-    if let Some(last) = journal.records.last() {
-        journal.seq = journal.seq.max(last.seq);
-        journal.at = journal.at.max(last.at);
-    }
-    let whole = usize::try_from(journal.extent.in_file()).unwrap_or(0);
-    mutant!(JournalTailLost, {
-        if whole < bytes.len() {
-            journal.records.pop();
-        }
-    });
-    if let Some(last) = last.and_then(|last| usize::try_from(last).ok()) {
-        journal.last = bytes.get(last..whole).unwrap_or_default().to_vec();
-    }
-    journal.torn = bytes.get(whole..).filter(|rest| !rest.is_empty()).map(<[u8]>::to_vec);
-    Ok(journal)
-}
-
-/// Returns the length of each line and what is in it. Of many, each processor reads a part.
-fn parse_lines(bytes: &[u8]) -> Vec<(u64, Result<Line, String>)> {
-    let lines = |bytes: &[u8]| -> Vec<_> {
-        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-        lines.map(|line| (line.len() as u64, parse_line(line))).collect()
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
-    if bytes.len() < MANY || threads == 1 {
-        return lines(bytes);
-    }
-    let mut parts = Vec::new();
-    let mut rest = bytes;
-    for left in (1..=threads).rev() {
-        let middle = rest.len() / left;
-        let end = rest[middle..].iter().position(|byte| *byte == b'\n');
-        let (part, others) = rest.split_at(end.map_or(rest.len(), |end| middle + end + 1));
-        parts.push(part);
-        rest = others;
-    }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            parts.into_iter().map(|part| scope.spawn(move || lines(part))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<_>>| match thread.join() {
-            Ok(lines) => lines,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        threads.into_iter().flat_map(join).collect()
-    })
-}
-
-#[derive(Debug)]
-struct Line {
-    record: Record,
-    /// Its place in its batch, from 1.
-    index: usize,
-    /// The lines of its batch.
-    total: usize,
-    /// The byte of the journal where its batch begins.
-    start: u64,
-}
-
-fn parse_line(line: &[u8]) -> Result<Line, String> {
-    let text = std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned())?;
-    let text = text.strip_suffix('\n').ok_or("it has no end")?;
-    let (rest, place) = text.rsplit_once('\t').ok_or("it has no place in a batch")?;
-    let (json, crc) = rest.rsplit_once('\t').ok_or("it has no checksum")?;
-    // The place is checked too: it decides what is cut off.
-    if crc.as_bytes() != checksum(json, place) {
-        return Err("its checksum is wrong".to_owned());
-    }
-    let (index, total, start) = split_place(place).ok_or("its place in its batch is no number")?;
-    let record = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    Ok(Line { record, index, total, start })
-}
-
-fn split_place(place: &str) -> Option<(usize, usize, u64)> {
-    let (lines, start) = place.split_once('@')?;
-    let (index, total) = lines.split_once('/')?;
-    Some((index.parse().ok()?, total.parse().ok()?, start.parse().ok()?))
-}
-
-/// Returns the checksum in hexadecimal digits.
-fn checksum(json: &str, place: &str) -> [u8; 8] {
-    let sum = crc32c::crc32c_append(crc32c::crc32c(json.as_bytes()), place.as_bytes());
-    std::array::from_fn(|digit| b"0123456789abcdef"[(sum >> (28 - 4 * digit)) as usize & 15])
-}
-
-/// Returns the records of a part of a journal that is known to be safe, for whoever reads along.
-///
-/// # Errors
-///
-/// What is wrong with a line.
-pub fn records(bytes: &[u8]) -> Result<Vec<Record>, String> {
-    bytes.split_inclusive(|byte| *byte == b'\n').map(|line| Ok(parse_line(line)?.record)).collect()
-}
-
-/// Reads any bytes as a journal.
-///
-/// # Panics
-///
-/// When what is whole and what is torn are not all of it.
-#[cfg(feature = "fuzzing")]
-pub(crate) fn read_any(path: &Path, bytes: &[u8]) {
-    let lines: Vec<_> = String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
-    read_any_bytes(path, batch(&lines, 0).as_bytes());
-    read_any_bytes(path, bytes);
-}
-
-#[cfg(feature = "fuzzing")]
-fn read_any_bytes(path: &Path, bytes: &[u8]) {
-    match parse(path, bytes) {
-        Ok(journal) => {
-            let torn = journal.torn.map_or(0, |torn| torn.len());
-            assert_eq!(journal.extent.length, (bytes.len() - torn) as u64);
-            let whole = &bytes[..bytes.len() - torn];
-            // What is whole is read again without what is torn.
-            match parse(path, whole) {
-                Ok(again) => {
-                    assert_eq!(again.records, journal.records);
-                    assert!(again.torn.is_none());
-                }
-                Err(error) => panic!("BUG: what is whole is not read: {error}"),
-            }
-        }
-        Err(error) => drop((error.to_string(), error.hint())),
-    }
 }
 
 #[cfg(test)]

@@ -886,7 +886,8 @@ impl World {
         let before = self.journal.len();
         for (seq, (at, event)) in std::mem::take(&mut self.journal).into_iter().enumerate() {
             let run = self.journal_of(&event);
-            let record = Record { version: 1, seq: seq as u64, at, snapshot: None, event };
+            let record =
+                Record { version: 1, seq: seq as u64, at, snapshot: None, event, commit: None };
             if seq < upto { runs.entry(run).or_default().push(record) } else { tail.push(record) }
         }
         let shorter = |records: Vec<Record>| {

@@ -15,7 +15,8 @@ use protocol::atomic_file::{self, Durability};
 use protocol::disk::{File, OpenOptions};
 use protocol::{RECORD_VERSION, Record, RunId, Snapshot};
 
-use super::{CommitError, JournalError, batch, parse};
+use super::read::{batch, parse};
+use super::{CommitError, JournalError};
 
 /// The name of a snapshot that is being made, beside its journal.
 pub const DRAFT: &str = ".journal.jsonl.tmp";
@@ -84,6 +85,8 @@ impl Job {
 fn text(records: Vec<Record>, head: Snapshot) -> String {
     let mut text = String::new();
     for (at, mut record) in records.into_iter().enumerate() {
+        // It was whole before it came to be in a snapshot.
+        record.commit = None;
         if at == 0 {
             record.version = RECORD_VERSION;
             record.snapshot = Some(head);

@@ -3,6 +3,7 @@ use protocol::{
     TaskFile, TaskId, TaskResult, TaskSource, Token, Usage,
 };
 
+use super::read::batch;
 use super::*;
 
 fn event(n: u32) -> Event {
@@ -96,7 +97,7 @@ fn damage_before_the_last_batch_is_refused_and_nothing_is_changed() {
 fn a_journal_of_a_later_version_is_left_alone() {
     let (_dir, installation, path) = three_batches();
     let (seq, at, snapshot) = (9, Time::ZERO, None);
-    let record = Record { version: 3, seq, at, snapshot, event: event(0) };
+    let record = Record { version: 3, seq, at, snapshot, event: event(0), commit: None };
     let json = serde_json::to_string(&record).unwrap();
     let line = batch(&[json], fs::metadata(&path).unwrap().len());
     let mut file = OpenOptions::new().append(true).open(&path).unwrap();
