@@ -8,8 +8,11 @@
 //! Each thread has one disk. What the daemon does counts, may fail, and may be its last operation; what the
 //! world does (workers, people) is done by [`as_world`].
 
+mod chance;
 pub mod facade;
 mod folder;
+mod operations;
+mod power;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,65 +23,9 @@ use std::task::Waker;
 
 use rustix::io::Errno;
 
+pub use chance::{Crash, Rng, Weather};
 pub use folder::SimulatedFolder;
-
-/// Random numbers that are the same for the same seed (SplitMix64; Steele, Lea and Flood, 2014).
-#[derive(Clone, Copy, Debug)]
-pub struct Rng(u64);
-
-impl Rng {
-    /// Returns the numbers of a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Returns the next number.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Returns a number below `n`; 0 when that is 0.
-    pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { self.next_u64() % n }
-    }
-
-    /// Returns an index below `len`.
-    pub fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap_or(0)
-    }
-
-    /// Returns true that many times of a thousand.
-    pub fn per_mille(&mut self, n: u64) -> bool {
-        n > 0 && self.below(1000) < n
-    }
-}
-
-/// How often, of a thousand operations that could, one fails.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
-    /// There is no room at all.
-    pub full: bool,
-    /// A write or a new name finds no room.
-    pub no_room: u64,
-    /// A sync fails, and what was to be synced is lost.
-    pub bad_sync: u64,
-    /// Something can't be opened or made for lack of permission.
-    pub denied: u64,
-    /// Reading fails.
-    pub bad_read: u64,
-}
-
-/// How the daemon comes to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crash {
-    /// `kill -9`: what was written stays as it is.
-    Kill,
-    /// The host loses power.
-    PowerCut,
-}
+use operations::Opening;
 
 type Ino = usize;
 const ROOT: Ino = 0;
@@ -139,7 +86,7 @@ enum Actor {
 /// What happened to a name that somebody watches: the folder, the name, and whether it is there now.
 pub type Seen = (PathBuf, String, bool);
 
-/// Judges a file that appears under a name; returns what is wrong.
+/// Judges a file that the daemon makes, or puts under a name; returns what is wrong.
 pub type Judge = Box<dyn Fn(&Disk, &Path) -> Option<String>>;
 
 /// The disk of a thread.
@@ -317,7 +264,7 @@ impl Disk {
         self.weather
     }
 
-    /// Sets who looks at each file that the daemon puts in its place.
+    /// Sets who looks at each file that the daemon makes or puts in its place.
     pub fn set_judge(&mut self, judge: Judge) {
         self.judge = Some(judge);
     }
@@ -523,7 +470,7 @@ impl Disk {
         }
     }
 
-    /// Has a file that the daemon has put in its place judged.
+    /// Has a file judged that the daemon makes, or puts in its place.
     fn judge(&mut self, path: &Path) {
         if self.actor == Actor::Daemon
             && let Some(judge) = self.judge.take()
@@ -536,327 +483,6 @@ impl Disk {
         }
     }
 
-    fn make_folder(&mut self, path: &Path) -> io::Result<()> {
-        self.begin("mkdir", path)?;
-        let (folder, name) = self.place(path)?;
-        if self.folder(folder)?.now.contains_key(&name) {
-            return Err(Errno::EXIST.into());
-        }
-        self.fails("denied", self.weather.denied, Errno::ACCESS)?;
-        self.room()?;
-        let ino = self.add(Node::Folder(Names::default()));
-        self.rename_all(vec![(folder, name, Some(ino))])?;
-        self.show(path, true);
-        self.end();
-        Ok(())
-    }
-
-    /// Opens a file; makes it where there is none and that is wanted.
-    fn open(&mut self, path: &Path, how: Opening) -> io::Result<Ino> {
-        self.begin(how.name(), path)?;
-        let ino = match self.find(path) {
-            Ok(_) if how.new => return Err(Errno::EXIST.into()),
-            Ok(ino) => {
-                if how.write {
-                    self.file(ino)?;
-                    self.fails("denied", self.weather.denied, Errno::ACCESS)?;
-                }
-                ino
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && how.create => {
-                let (folder, name) = self.place(path)?;
-                self.fails("denied", self.weather.denied, Errno::ACCESS)?;
-                self.room()?;
-                let modified = self.clock;
-                let ino = self.add(Node::File(Contents { modified, ..Contents::default() }));
-                self.rename_all(vec![(folder, name, Some(ino))])?;
-                self.show(path, true);
-                ino
-            }
-            Err(error) => return Err(error),
-        };
-        if how.truncate && !self.file(ino)?.data.is_empty() {
-            self.change(ino, Change::Len(0))?;
-        }
-        self.end();
-        Ok(ino)
-    }
-
-    fn change(&mut self, ino: Ino, change: Change) -> io::Result<()> {
-        let clock = self.clock;
-        let file = self.file_mut(ino)?;
-        change.apply(&mut file.data);
-        file.unsynced.push(change);
-        file.modified = clock;
-        Ok(())
-    }
-
-    /// Writes as much as there is room for, and returns how much that was.
-    fn write(&mut self, ino: Ino, at: Option<usize>, bytes: &[u8]) -> io::Result<usize> {
-        self.begin("write", Path::new(""))?;
-        let at = match at {
-            Some(at) => at,
-            None => self.file(ino)?.data.len(),
-        };
-        let mut len = bytes.len();
-        if self.actor == Actor::Daemon
-            && let Err(error) = self.room()
-        {
-            // Some of it may fit.
-            len = self.rng.index(len);
-            if len == 0 || self.rng.per_mille(300) {
-                return Err(error);
-            }
-        }
-        self.change(ino, Change::Write(at, bytes[..len].to_vec()))?;
-        self.trace(format_args!("  {len} bytes at {at}"));
-        self.end();
-        Ok(len)
-    }
-
-    fn set_len(&mut self, ino: Ino, len: usize) -> io::Result<()> {
-        self.begin("set_len", Path::new(""))?;
-        self.change(ino, Change::Len(len))?;
-        self.end();
-        Ok(())
-    }
-
-    /// Makes a file's contents, or a folder's names, safe.
-    fn sync(&mut self, ino: Ino) -> io::Result<()> {
-        self.begin("sync", Path::new(""))?;
-        self.trace(format_args!("  of {ino}"));
-        let odds = self.weather.bad_sync;
-        if let Err(error) = self.fails("bad sync", odds, Errno::IO) {
-            // What was to be written counts as written from now on, and is not.
-            if let Node::File(_) = &self.nodes[ino] {
-                let kept = self.survivor(ino);
-                if let Node::File(file) = &mut self.nodes[ino] {
-                    file.synced = kept;
-                    file.unsynced.clear();
-                }
-            }
-            return Err(error);
-        }
-        self.sync_now(ino);
-        self.end();
-        Ok(())
-    }
-
-    fn sync_now(&mut self, ino: Ino) {
-        match &mut self.nodes[ino] {
-            Node::File(file) => {
-                for change in file.unsynced.drain(..) {
-                    change.apply(&mut file.synced);
-                }
-            }
-            Node::Folder(_) => {
-                let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.renamings)
-                    .into_iter()
-                    .partition(|changes| changes.iter().any(|(folder, ..)| *folder == ino));
-                self.renamings = later;
-                for changes in now {
-                    self.keep_names(&changes);
-                }
-            }
-        }
-    }
-
-    fn keep_names(&mut self, changes: &Renaming) {
-        for (folder, name, ino) in changes {
-            if let Node::Folder(names) = &mut self.nodes[*folder] {
-                match ino {
-                    Some(ino) => names.synced.insert(name.clone(), *ino),
-                    None => names.synced.remove(name),
-                };
-            }
-        }
-    }
-
-    /// Makes all safe, as a kernel does from time to time.
-    pub fn write_back(&mut self) {
-        self.trace(format_args!("written back"));
-        for changes in std::mem::take(&mut self.renamings) {
-            self.keep_names(&changes);
-        }
-        for node in &mut self.nodes {
-            if let Node::File(file) = node {
-                for change in file.unsynced.drain(..) {
-                    change.apply(&mut file.synced);
-                }
-            }
-        }
-    }
-
-    /// Returns what a power cut leaves of a file.
-    fn survivor(&mut self, ino: Ino) -> Vec<u8> {
-        let Node::File(file) = &self.nodes[ino] else { return Vec::new() };
-        if file.unsynced.is_empty() {
-            return file.synced.clone();
-        }
-        let mut kept = file.synced.clone();
-        // All, nothing, or some.
-        let whole = match self.rng.below(4) {
-            0 => 0,
-            1 => file.unsynced.len(),
-            _ => self.rng.index(file.unsynced.len() + 1),
-        };
-        for change in &file.unsynced[..whole] {
-            change.apply(&mut kept);
-        }
-        match file.unsynced.get(whole) {
-            Some(Change::Write(at, bytes)) if self.rng.per_mille(600) => {
-                let (at, end) = (*at, *at + bytes.len());
-                let cut = self.rng.index(bytes.len() + 1);
-                let torn = Change::Write(at, bytes[..cut].to_vec());
-                let zeros = self.rng.per_mille(300);
-                torn.apply(&mut kept);
-                if zeros && kept.len() < end {
-                    // The new length is there, what it holds is not.
-                    kept.resize(end, 0);
-                }
-            }
-            Some(Change::Len(len)) if self.rng.per_mille(500) => kept.resize(*len, 0),
-            _ => {}
-        }
-        kept
-    }
-
-    /// Cuts the power: what remains is what was synced, and of the rest what the seed chooses.
-    pub fn cut_power(&mut self) {
-        let renamings = std::mem::take(&mut self.renamings);
-        let in_order = self.rng.per_mille(500);
-        let first = self.rng.index(renamings.len() + 1);
-        let odds = [100, 500, 900][self.rng.index(3)];
-        for (i, changes) in renamings.iter().enumerate() {
-            if if in_order { i < first } else { self.rng.per_mille(odds) } {
-                self.keep_names(changes);
-            }
-        }
-        for ino in 0..self.nodes.len() {
-            if matches!(&self.nodes[ino], Node::File(file) if !file.unsynced.is_empty()) {
-                let kept = self.survivor(ino);
-                if let Node::File(file) = &mut self.nodes[ino] {
-                    file.unsynced.clear();
-                    file.synced = kept;
-                }
-            }
-            match &mut self.nodes[ino] {
-                // What a bad sync had lost is lost for good.
-                Node::File(file) => file.data.clone_from(&file.synced),
-                Node::Folder(names) => names.now.clone_from(&names.synced),
-            }
-        }
-        let kept = if in_order { "in order" } else { "of each its own" };
-        self.trace(format_args!("the power is back; names {kept}"));
-    }
-
-    fn rename(&mut self, from: &Path, to: &Path, replace: bool) -> io::Result<()> {
-        self.begin("rename", to)?;
-        let ino = self.find(from)?;
-        let (from_folder, from_name) = self.place(from)?;
-        let (to_folder, to_name) = self.place(to)?;
-        if let Some(&there) = self.folder(to_folder)?.now.get(&to_name) {
-            if !replace {
-                return Err(Errno::EXIST.into());
-            }
-            match (&self.nodes[ino], &self.nodes[there]) {
-                (Node::Folder(_), Node::Folder(names)) if !names.now.is_empty() => {
-                    return Err(Errno::NOTEMPTY.into());
-                }
-                (Node::Folder(_), Node::File(_)) => return Err(Errno::NOTDIR.into()),
-                (Node::File(_), Node::Folder(_)) => return Err(Errno::ISDIR.into()),
-                _ => {}
-            }
-        }
-        self.fails("denied", self.weather.denied, Errno::ACCESS)?;
-        self.fails("no room", self.weather.no_room, Errno::NOSPC)?;
-        self.rename_all(vec![(from_folder, from_name, None), (to_folder, to_name, Some(ino))])?;
-        self.show(from, false);
-        self.show(to, true);
-        self.judge(to);
-        self.end();
-        Ok(())
-    }
-
-    fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        self.begin("link", to)?;
-        let ino = self.find(from)?;
-        self.file(ino)?;
-        let (folder, name) = self.place(to)?;
-        if self.folder(folder)?.now.contains_key(&name) {
-            return Err(Errno::EXIST.into());
-        }
-        self.room()?;
-        self.rename_all(vec![(folder, name, Some(ino))])?;
-        self.show(to, true);
-        self.end();
-        Ok(())
-    }
-
-    fn remove_file(&mut self, path: &Path) -> io::Result<()> {
-        self.begin("unlink", path)?;
-        let ino = self.find(path)?;
-        self.file(ino)?;
-        self.fails("denied", self.weather.denied, Errno::ACCESS)?;
-        let (folder, name) = self.place(path)?;
-        self.rename_all(vec![(folder, name, None)])?;
-        self.show(path, false);
-        self.end();
-        Ok(())
-    }
-
-    fn remove_folder(&mut self, path: &Path) -> io::Result<()> {
-        self.begin("rmdir", path)?;
-        let ino = self.find(path)?;
-        if !self.folder(ino)?.now.is_empty() {
-            return Err(Errno::NOTEMPTY.into());
-        }
-        let (folder, name) = self.place(path)?;
-        self.rename_all(vec![(folder, name, None)])?;
-        self.show(path, false);
-        self.end();
-        Ok(())
-    }
-
-    /// Removes a file, or a folder with all that is in it, one name after the other, in any order.
-    fn remove_all(&mut self, path: &Path) -> io::Result<()> {
-        let ino = self.find(path)?;
-        if let Node::File(_) = &self.nodes[ino] {
-            return self.remove_file(path);
-        }
-        for name in self.list(ino)? {
-            self.remove_all(&path.join(name))?;
-        }
-        self.remove_folder(path)
-    }
-
-    /// Returns the names in a folder, in an order of the disk's own.
-    fn list(&mut self, ino: Ino) -> io::Result<Vec<String>> {
-        let mut names: Vec<_> = self.folder(ino)?.now.keys().cloned().collect();
-        for i in (1..names.len()).rev() {
-            names.swap(i, self.rng.index(i + 1));
-        }
-        Ok(names)
-    }
-
-    fn read_folder(&mut self, path: &Path) -> io::Result<(Ino, Vec<String>)> {
-        self.begin("list", path)?;
-        let ino = self.find(path)?;
-        self.fails("bad read", self.weather.bad_read, Errno::IO)?;
-        let names = self.list(ino)?;
-        self.end();
-        Ok((ino, names))
-    }
-
-    fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
-        self.begin("read", path)?;
-        let ino = self.find(path)?;
-        self.fails("bad read", self.weather.bad_read, Errno::IO)?;
-        let data = self.file(ino)?.data.clone();
-        self.end();
-        Ok(data)
-    }
-
     /// Returns what programs read there, without an operation.
     pub fn peek(&self, path: &Path) -> Option<&[u8]> {
         let ino = self.find(path).ok()?;
@@ -867,38 +493,6 @@ impl Disk {
     pub fn peek_names(&self, path: &Path) -> Vec<String> {
         let names = self.find(path).ok().and_then(|ino| self.folder(ino).ok());
         names.map(|names| names.now.keys().cloned().collect()).unwrap_or_default()
-    }
-
-    /// Returns what is there for sure, whenever the power is cut.
-    pub fn safe(&self, path: &Path) -> Option<&[u8]> {
-        let mut at = ROOT;
-        for component in path.components() {
-            if let Component::Normal(name) = component {
-                at = *self.folder(at).ok()?.synced.get(name.to_str()?)?;
-            }
-        }
-        self.file(at).ok().map(|file| file.synced.as_slice())
-    }
-}
-
-/// How a file is opened.
-#[derive(Clone, Copy, Debug, Default)]
-struct Opening {
-    write: bool,
-    create: bool,
-    new: bool,
-    truncate: bool,
-}
-
-impl Opening {
-    fn name(self) -> &'static str {
-        if self.create {
-            "create"
-        } else if self.write {
-            "open to write"
-        } else {
-            "open"
-        }
     }
 }
 
