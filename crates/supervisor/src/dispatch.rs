@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use brief::Brief;
+pub(crate) use brief::Brief;
 use write::Unwritten;
 
 use crate::api::types::GcRequest;

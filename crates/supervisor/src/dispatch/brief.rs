@@ -3,7 +3,7 @@
 use protocol::Event;
 
 /// An event without what people and agents wrote, and without its token: what a log may hold.
-pub(super) struct Brief<'a>(pub(super) &'a Event);
+pub(crate) struct Brief<'a>(pub(crate) &'a Event);
 
 impl std::fmt::Display for Brief<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

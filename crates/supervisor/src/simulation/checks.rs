@@ -14,6 +14,7 @@ use super::worker::artifact;
 use super::workload::{Fate, What};
 use super::world::{Happening, World};
 use crate::install::Installation;
+use crate::journal;
 
 /// How long a result may lie in its slot while nothing is in the way: several looks, and the engine's calls.
 const TAKEN_IN: u64 = 60_000;
@@ -39,8 +40,6 @@ pub(super) struct Records {
     /// The attempts that were handed in since the last power cut.
     handed_in: BTreeSet<(TaskId, u32)>,
     had_crash: bool,
-    /// How many attempts were out when the daemon began.
-    live_at_start: usize,
     /// When something last kept the daemon from its work.
     trouble: u64,
     /// Whether everything has ended, so that no work may begin.
@@ -123,6 +122,9 @@ impl World {
         let installation = self.installation.clone()?;
         let folder = path.parent()?;
         let name = path.file_name()?.to_str()?;
+        if path.starts_with(installation.runs()) {
+            return self.judge_taken_in(disk, &installation, path);
+        }
         if folder.parent()?.ends_with(".slots")
             && folder.starts_with(installation.root().join("tasks"))
         {
@@ -154,6 +156,25 @@ impl World {
             ));
         }
         None
+    }
+
+    /// Something is taken in for an attempt: its task must not have ended by it. What was taken in belongs to
+    /// whoever publishes it by then.
+    fn judge_taken_in(
+        &self,
+        disk: &Disk,
+        installation: &Installation,
+        path: &Path,
+    ) -> Option<String> {
+        let inner = path.strip_prefix(installation.runs()).ok()?;
+        let names: Vec<_> = inner.iter().filter_map(|name| name.to_str()).collect();
+        let [run, "attempts", name, "artifacts", ..] = names[..] else { return None };
+        let (task, attempt) = name.rsplit_once('.')?;
+        let (task, attempt) =
+            (format!("\"task_id\":\"{task}\""), format!("\"attempt\":{attempt},"));
+        let parts = ["\"event\":\"task_ended\"", &task, &attempt, "\"status\":\"complete\""];
+        let ended = is_safe(disk, installation, run.parse().ok()?, &parts);
+        ended.then(|| format!("artifacts of {name} are taken in again, and it has ended"))
     }
 
     /// A result is shown: it must be safe, the same as ever, and one that was handed in.
@@ -241,23 +262,60 @@ impl World {
                 ));
             }
         }
-        // For the same reason more attempts may be out after a crash than should be.
-        let most = self.workload.max_running.max(self.records.live_at_start);
+        let most = self.workload.max_running;
         if at_work > most {
             return Some(format!("{at_work} attempts at once, and at most {most} may be"));
         }
-        for dependency in &task.dependencies {
-            match self.records.ended.get(dependency) {
-                Some(Status::Complete) => {}
-                Some(_) if task.on_dependency_failure == OnDependencyFailure::Run => {}
-                other => {
-                    return Some(format!(
-                        "{replica} begins {name}, and {dependency}, on which it depends, is {other:?}"
-                    ));
-                }
-            }
+        if let Some(what) = self.check_dependencies(assignment) {
+            return Some(format!("{replica} begins {name}, and {what}"));
         }
         self.check_inputs(assignment, folder)
+    }
+
+    /// When an attempt was dispatched, what it depends on must have ended as it needs it, by the journal. It must
+    /// also be shown, unless somebody wanted it done again since: then there is nothing to show any more.
+    fn check_dependencies(&self, assignment: &Assignment) -> Option<String> {
+        let installation = self.installation.as_ref()?;
+        let task = &assignment.task;
+        let bytes =
+            disk::with(|disk| disk.safe(&installation.journal(task.run)).map(<[u8]>::to_vec));
+        let bytes = bytes.unwrap_or_default();
+        // Its end may be torn, where the daemon gave up.
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        let records: Vec<_> =
+            lines.map_while(|line| journal::records(line).ok()).flatten().collect();
+        let is_its_own = |record: &Record| matches!(&record.event, Event::AttemptDispatched { token, .. } if *token == assignment.token);
+        let Some(dispatched) = records.iter().position(is_its_own) else {
+            return Some("its journal does not say so".to_owned());
+        };
+        for dependency in &task.dependencies {
+            let (mut status, mut again) = (None, false);
+            for (at, record) in records.iter().enumerate() {
+                match &record.event {
+                    Event::TaskEnded { result, .. }
+                        if result.task_id == *dependency && at < dispatched =>
+                    {
+                        status = Some(result.status);
+                    }
+                    Event::TaskReset { task } if task == dependency && at < dispatched => {
+                        status = None;
+                    }
+                    Event::TaskReset { task } if task == dependency => again = true,
+                    _ => {}
+                }
+            }
+            let shown = self.records.ended.contains_key(dependency) || again;
+            let done = match status {
+                Some(Status::Complete) => true,
+                Some(_) => task.on_dependency_failure == OnDependencyFailure::Run,
+                None => false,
+            };
+            if !done || !shown {
+                let shown = if shown { "" } else { ", and not shown" };
+                return Some(format!("{dependency}, on which it depends, is {status:?}{shown}"));
+            }
+        }
+        None
     }
 
     /// What an attempt is given must be what was shown.
@@ -401,6 +459,10 @@ impl World {
             if record.seq <= seq {
                 return Some(format!("event {} comes after {seq}", record.seq));
             }
+            // A commit counts as a whole, or not at all; only a snapshot leaves something out.
+            if record.seq > seq + 1 && !self.workload.has_snapshots() {
+                return Some(format!("after event {seq} comes {}", record.seq));
+            }
             seq = record.seq;
             match &record.event {
                 Event::RunOpened { run, .. } => {
@@ -410,11 +472,14 @@ impl World {
                     return Some(format!("{} was added twice", task.id));
                 }
                 Event::AttemptDispatched { task, attempt, replica, .. } => {
-                    // A commit over several journals may be cut between them: then the end of the attempt
-                    // that the replica had before is missing, and follows from this.
-                    live.retain(|_, (_, on)| *on != replica);
+                    if let Some((other, _)) = live.iter().find(|(_, (_, on))| *on == replica) {
+                        return Some(format!("{replica} is given {task}, and still has {other}"));
+                    }
                     if let Some((live, _)) = live.insert(task, (attempt.get(), replica)) {
                         return Some(format!("attempt {attempt} of {task} while {live} is live"));
+                    }
+                    if live.len() > self.workload.max_running {
+                        return Some(format!("{} attempts are live at once", live.len()));
                     }
                     if last.insert(task, attempt.get()) >= Some(attempt.get()) {
                         return Some(format!("attempt {attempt} of {task} comes twice"));
@@ -452,7 +517,6 @@ impl World {
                 _ => {}
             }
         }
-        self.records.live_at_start = live.len();
         if let Some(task) = self.records.promised.iter().find(|task| !added.contains(task)) {
             return Some(format!("{task} is lost: it was acknowledged, or had begun"));
         }

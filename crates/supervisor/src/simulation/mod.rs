@@ -34,7 +34,7 @@ use crate::admit::{self, Admission};
 use crate::clock::Clock;
 use crate::config::{Config, Flags};
 use crate::daemon;
-use crate::dispatch::{Beginning, Dispatcher};
+use crate::dispatch::{Beginning, Brief, Dispatcher};
 use crate::drops::Drops;
 use crate::gateways::Gateways;
 use crate::inbox::{Inbox, Message};
@@ -167,6 +167,8 @@ enum End {
     Frozen,
     /// It could not begin, or had to give up.
     GaveUp(String),
+    /// Somebody wanted it to end.
+    Stopped,
     /// All is done.
     Over,
 }
@@ -244,6 +246,9 @@ async fn daemon(installation: &Installation) -> End {
     }
     journals.set_growth(with(|world| world.workload.growth));
     if let Some(what) = with(|world| world.check_records(&records)) {
+        for record in &records {
+            disk::trace(format_args!("  event {} {}", record.seq, Brief(&record.event)));
+        }
         violate(what);
         return End::Frozen;
     }
@@ -285,13 +290,13 @@ async fn daemon(installation: &Installation) -> End {
         random,
     });
     let stop = CancellationToken::new();
-    let work = tokio::spawn(dispatcher.run(messages, stop));
+    let work = tokio::spawn(dispatcher.run(messages, stop.clone()));
     for worker in workers.keys() {
         if let Err(error) = Drops::start(installation.clone(), worker.clone(), inbox.clone()) {
             return gave_up(error.to_string());
         }
     }
-    play(work, &inbox, tell).await
+    play(work, &inbox, &stop, tell).await
 }
 
 /// Returns when the daemon has ended, something is seen in a folder, or something must not be.
@@ -312,9 +317,11 @@ async fn noticed() {
 async fn play(
     mut work: tokio::task::JoinHandle<Result<(), CommitError>>,
     inbox: &Inbox,
+    stop: &CancellationToken,
     tell: impl Fn(notify::Result<notify::Event>),
 ) -> End {
     let (done, mut told) = mpsc::unbounded_channel();
+    let mut is_to_end = false;
     loop {
         let next = with(|world| world.next_instant());
         tokio::select! {
@@ -325,14 +332,15 @@ async fn play(
                     return End::Frozen;
                 }
                 match ended {
+                    Ok(Ok(())) if is_to_end => return End::Stopped,
                     Ok(Ok(())) => violate("the dispatcher ended by itself".to_owned()),
                     Ok(Err(error)) => return End::GaveUp(error.to_string()),
                     Err(panic) => violate(format!("the dispatcher panicked: {panic}")),
                 }
                 return End::Frozen;
             }
-            found = told.recv() => if let Some(found) = found {
-                with(|world| world.told(found));
+            found = told.recv() => if let Some((wanted, found)) = found {
+                with(|world| world.told(wanted, found));
             },
             () = sleep_until(next) => {}
         }
@@ -350,14 +358,32 @@ async fn play(
                         }
                     });
                 }
-                Deed::Cancel(target) => inbox.send(Message::Input(Box::new(Input::Cancel(target)))),
-                Deed::Retry(target) => inbox.send(Message::Input(Box::new(Input::Retry(target)))),
+                Deed::Cancel(target) => {
+                    disk::trace(format_args!("somebody cancels {target:?}"));
+                    inbox.send(Message::Input(Box::new(Input::Cancel(target))));
+                }
+                Deed::Retry(target) => {
+                    disk::trace(format_args!("somebody retries {target:?}"));
+                    inbox.send(Message::Input(Box::new(Input::Retry(target))));
+                }
+                Deed::Stop { drain } => {
+                    disk::trace(format_args!("somebody stops the daemon, drain={drain}"));
+                    is_to_end = true;
+                    match drain {
+                        true => {
+                            let inbox = inbox.clone();
+                            tokio::spawn(async move { inbox.ask(Dispatcher::drain).await });
+                        }
+                        false => stop.cancel(),
+                    }
+                }
                 Deed::Hint(event) => tell(event),
                 Deed::LookWhetherDone => {
                     let (inbox, done) = (inbox.clone(), done.clone());
+                    let wanted = with(|world| world.wanted());
                     tokio::spawn(async move {
                         if let Some(found) = inbox.look(|d| checks::state(d.scheduler())).await {
-                            let _ = done.send(found);
+                            let _ = done.send((wanted, found));
                         }
                     });
                 }

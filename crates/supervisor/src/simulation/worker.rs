@@ -228,6 +228,11 @@ impl World {
                 bytes,
             });
         }
+        if !self.workload.fair && !self.kind && self.people.per_mille(50) {
+            // Somebody who can't wait cancels it just then.
+            let after = self.people.below(300);
+            self.after(after, Happening::CallOff(work.assignment.task.id.clone()));
+        }
         let number = self.containers.get(replica).map(|c| c.number);
         if let Some(number) = number {
             self.expect_taken(replica, number, &work.assignment);

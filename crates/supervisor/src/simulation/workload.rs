@@ -8,6 +8,9 @@ use protocol::{
 use scheduler::Input;
 use uuid::Uuid;
 
+/// No journal grows as large.
+const NEVER: u64 = u64::MAX / 4;
+
 /// What somebody submits.
 #[derive(Clone, Debug)]
 pub(super) enum What {
@@ -93,11 +96,16 @@ impl Workload {
             fair: rng.per_mille(750),
             max_running: 1 + rng.index(4),
             walls: rng.per_mille(500),
-            growth: if rng.per_mille(400) { 500 + rng.below(6_000) } else { u64::MAX / 4 },
+            growth: if rng.per_mille(400) { 500 + rng.below(6_000) } else { NEVER },
             workers,
             wants,
             seed,
         }
+    }
+
+    /// Returns whether journals are made shorter.
+    pub(super) fn has_snapshots(&self) -> bool {
+        self.growth < NEVER
     }
 
     /// Returns what becomes of a task.

@@ -1,5 +1,7 @@
 //! All that is not the daemon: time, containers, people, and the disk's weather.
 
+mod people;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +12,13 @@ use protocol::atomic_file::{self, Durability};
 use protocol::disk::simulated::{self as disk, Crash, Rng, Weather};
 use protocol::disk::{self as fs};
 use protocol::{ReplicaId, TaskId, Time, Token};
-use scheduler::{Input, Target};
+use scheduler::Target;
 use tokio::time::Instant;
 
+use super::KIND;
 use super::checks::{Records, State};
 use super::engine::{Container, killed};
-use super::workload::{What, Workload};
-use super::{KIND, target};
+use super::workload::Workload;
 use crate::install::Installation;
 
 /// When a run of the simulation begins: 2026-01-01.
@@ -60,6 +62,12 @@ pub(super) enum Happening {
     Weather(Weather),
     WriteBack,
     Meddle,
+    /// Somebody wants an end to that task.
+    CallOff(TaskId),
+    /// Somebody wants the daemon to end: now, or once what runs has come to its end.
+    Stop {
+        drain: bool,
+    },
     BecomeKind,
     LookWhetherDone,
     /// A result has to be taken in by now.
@@ -78,6 +86,7 @@ pub(super) enum Deed {
     Submit(usize),
     Cancel(Target),
     Retry(Target),
+    Stop { drain: bool },
     Hint(notify::Result<notify::Event>),
     LookWhetherDone,
     CutPower,
@@ -101,6 +110,8 @@ pub(super) struct World {
     pub(super) rng: Rng,
     /// What ids and tokens are made of.
     pub(super) ids: Rng,
+    /// What people do at the worst moment.
+    pub(super) people: Rng,
     /// Milliseconds since 1970, when nobody has looked since.
     pub(super) now: u64,
     /// When the daemon's clock began, and what time it was then.
@@ -134,6 +145,9 @@ pub(super) struct World {
     kind_at: u64,
     answered: Vec<bool>,
     asked: Vec<bool>,
+    /// How often people have changed what is to be done.
+    wanted: u64,
+    /// How far the daemon is, as it said since then.
     state: Option<State>,
 }
 
@@ -145,6 +159,7 @@ impl World {
         let fair = workload.fair;
         Self {
             ids: Rng::new(rng.next_u64()),
+            people: Rng::new(seed ^ 0x9e09_1e00),
             now: BEGINNING,
             since: None,
             seen: BTreeMap::new(),
@@ -169,6 +184,7 @@ impl World {
             kind_at: 0,
             answered: vec![false; wants],
             asked: vec![false; wants],
+            wanted: 0,
             state: None,
             workload,
             rng,
@@ -206,6 +222,11 @@ impl World {
         if calm {
             self.crashes = 0;
             return;
+        }
+        for _ in 0..self.people.below(3) {
+            let at = self.people.below(kind_after);
+            let drain = self.people.per_mille(250);
+            self.after(at, Happening::Stop { drain });
         }
         for _ in 0..self.rng.below(4) {
             let at = self.rng.below(kind_after);
@@ -491,6 +512,18 @@ impl World {
             }
             Happening::WriteBack => disk::with(disk::Disk::write_back),
             Happening::Meddle => return self.meddle(daemon),
+            Happening::CallOff(task) if daemon && !self.kind => {
+                self.saw("cancelled as it is handed in");
+                self.wants_more();
+                return Some(Deed::Cancel(Target::Task(task)));
+            }
+            Happening::CallOff(_) => {}
+            Happening::Stop { drain } if daemon && !self.kind => {
+                self.saw(if drain { "stopped with a drain" } else { "stopped" });
+                self.trouble();
+                return Some(Deed::Stop { drain });
+            }
+            Happening::Stop { .. } => {}
             Happening::BecomeKind => {
                 disk::trace(format_args!("the world becomes kind"));
                 self.kind = true;
@@ -511,68 +544,6 @@ impl World {
         None
     }
 
-    fn submit(&mut self, number: usize, daemon: bool) -> Option<Deed> {
-        if self.answered[number] {
-            return None;
-        }
-        // Until somebody says that it is there.
-        let again = 500 + self.rng.below(4000);
-        self.after(again, Happening::Submit(number));
-        if let (_, What::Drop(task)) = &self.workload.wants[number] {
-            let task = task.clone();
-            self.drop_file(number, &task);
-            return None;
-        }
-        if !daemon || std::mem::replace(&mut self.asked[number], true) {
-            return None;
-        }
-        Some(Deed::Submit(number))
-    }
-
-    /// Somebody drops a file, and again when it is neither there nor done.
-    fn drop_file(&mut self, number: usize, task: &protocol::Task) {
-        let Some(installation) = self.installation.clone() else { return };
-        let result = installation.result_file(&task.worker, &task.id);
-        let file = installation.task_file(&task.worker, &task.id);
-        if disk::with(|disk| disk.peek(&result).is_some_and(|bytes| !bytes.is_empty())) {
-            self.answered[number] = true;
-            self.state = None;
-            return;
-        }
-        // Our own, or one that the daemon has made again.
-        if disk::with(|disk| disk.peek(&file).is_some()) {
-            return;
-        }
-        let bytes = serde_json::to_vec_pretty(task).unwrap_or_default();
-        disk::as_world(|| {
-            let folder = installation.tasks(&task.worker);
-            // By `cp`: in its place, in no hurry to be safe.
-            let _ = fs::create_dir_all(folder).and_then(|()| {
-                use std::io::Write;
-                fs::File::create(&file)?.write_all(&bytes)
-            });
-        });
-        self.saw("file dropped");
-    }
-
-    /// Returns what somebody wants.
-    pub(super) fn what(&self, number: usize) -> What {
-        self.workload.wants[number].1.clone()
-    }
-
-    /// Takes in what became of a submission.
-    pub(super) fn answered(&mut self, number: usize, acknowledged: Option<bool>) {
-        self.asked[number] = false;
-        if acknowledged == Some(true) && !self.answered[number] {
-            self.answered[number] = true;
-            self.state = None;
-            self.saw("acknowledged");
-            if let Some(what) = self.acknowledged(&self.what(number)) {
-                disk::with(|disk| disk.violate(what));
-            }
-        }
-    }
-
     fn die(&mut self) {
         let running: Vec<_> =
             self.containers.iter().filter(|(_, c)| c.runs()).map(|(r, _)| r.clone()).collect();
@@ -590,33 +561,6 @@ impl World {
 
     fn remove_by_hand(&mut self, replica: &ReplicaId) {
         self.remove(replica);
-    }
-
-    /// A person cancels something, or wants it done again.
-    fn meddle(&mut self, daemon: bool) -> Option<Deed> {
-        if !daemon || self.kind {
-            return None;
-        }
-        let wants = &self.workload.wants;
-        let target = match &wants[self.rng.index(wants.len())].1 {
-            What::Task(task) | What::Drop(task) => target(None, &task.id),
-            What::Run(open) => match &**open {
-                Input::OpenRun { run, .. } => Target::Run(*run),
-                _ => return None,
-            },
-        };
-        if self.rng.per_mille(600) {
-            self.saw("cancel");
-            Some(Deed::Cancel(target))
-        } else {
-            self.saw("retry");
-            Some(Deed::Retry(target))
-        }
-    }
-
-    /// Takes in how far the daemon is.
-    pub(super) fn told(&mut self, state: State) {
-        self.state = Some(state);
     }
 
     /// Returns whether all is over.
