@@ -1,5 +1,6 @@
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use protocol::{Attempt, Event, RunId, Time};
 use uuid::Uuid;
@@ -56,7 +57,7 @@ impl Three {
         for (at, share) in shares.into_iter().enumerate() {
             let (before, after) = (self.before[at].len(), self.after[at].len());
             let cut = before + (after - before) * share / 1000;
-            fs::write(self.path(at), &self.after[at][..cut]).expect("there should be room");
+            put(&self.path(at), &self.after[at][..cut]);
         }
     }
 
@@ -81,7 +82,12 @@ fn push(journals: &mut Journals, run: RunId, n: u32) {
     journals.push(run, Time::from_millis(5), event(n));
 }
 
-fn read_or_empty(path: &std::path::Path) -> Vec<u8> {
+fn put(path: &Path, bytes: &[u8]) {
+    let written = fs::File::create(path).and_then(|mut file| file.write_all(bytes));
+    written.expect("there should be room");
+}
+
+fn read_or_empty(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_default()
 }
 
@@ -156,7 +162,7 @@ fn commit_that_others_came_after_was_whole() {
     let (mut journals, _) = Journals::open(&three.installation).expect("nothing is damaged");
     push(&mut journals, three.runs[1], 3);
     journals.commit().expect("there should be room");
-    fs::write(three.path(2), &three.before[2]).expect("there should be room");
+    put(&three.path(2), &three.before[2]);
     assert_eq!(three.open(), 3 + 4 + 1);
 }
 
