@@ -285,7 +285,16 @@ impl Work {
                 Err(error) if error.is_transient() => away.tell(&error),
                 Err(error) => {
                     warn!(%task, %attempt, error = &error as &dyn std::error::Error, "Can't start.");
-                    self.attempt = None;
+                    // One from before a restart may be at work: it is over when that is gone, and not before.
+                    if was_there && !self.remove().await {
+                        return;
+                    }
+                    if was_there {
+                        self.look().await;
+                    }
+                    if self.attempt.take().is_none() {
+                        return;
+                    }
                     let (error, pause) = (unstartable(&error), error.needs_somebody());
                     self.tell(Input::AttemptUnstartable { task, attempt, error, pause });
                     return;

@@ -2,7 +2,7 @@ use protocol::{AgentSpec, Driver, SessionId, SessionPlan, Task, Token};
 use serde_json::json;
 
 use super::*;
-use crate::runtime::Exit;
+use crate::runtime::{Exit, RuntimeError};
 use crate::testing::{Parts, World};
 
 fn assignment(attempt: u32) -> Assignment {
@@ -126,4 +126,27 @@ async fn result_that_was_reported_is_not_taken_in_again_when_its_attempt_is_to_s
 
     assert!(more.is_err(), "{more:?}");
     assert!(!kept.join("artifacts").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_from_before_a_restart_that_cannot_be_taken_over_is_over_once_its_replica_is_gone()
+{
+    let world = World::new(async |_| std::future::pending().await);
+    let (inbox, mut messages) = Inbox::new();
+    let Parts { surroundings, replicas, workers, .. } = world.parts(inbox, Default::default());
+    let (slot, spec) = replicas.plan(&"marie-1".parse().unwrap(), &workers);
+    let keeper = Keeper::start(surroundings.clone(), slot.clone(), spec.clone());
+    keeper.dispatch(assignment(1));
+    assert_eq!(next(&mut messages).await, started(1));
+    drop(keeper);
+
+    let image = "image".to_owned();
+    world.engine.replicas.fail_ensure(&spec.replica, RuntimeError::ImageMissing { image });
+    let keeper = Keeper::start(surroundings, slot, spec);
+    keeper.dispatch(assignment(1));
+
+    let over = next(&mut messages).await;
+    assert!(matches!(over, Input::AttemptUnstartable { .. }), "{over:?}");
+    let calls = world.engine.calls();
+    assert_eq!(calls.last().map(String::as_str), Some("stop marie-1"), "{calls:?}");
 }

@@ -194,6 +194,7 @@ impl World {
     /// Makes what is there before the daemon is, and decides what goes wrong, and when.
     pub(super) fn begin(&mut self, installation: &Installation) {
         self.installation = Some(installation.clone());
+        disk::with(|disk| disk.set_clock(self.now));
         disk::as_world(|| {
             for (name, replicas, per_attempt) in self.workload.workers {
                 let folder = installation.workspace(&super::workload::worker(name));
@@ -367,6 +368,8 @@ impl World {
     /// Lets time pass without a daemon.
     pub(super) fn be_without_daemon(&mut self) {
         self.records.daemon_was_killed();
+        // What it said may not have been safe.
+        self.wants_more();
         let length = match self.rng.below(3) {
             0 => 200,
             1 => 200 + self.rng.below(3000),
