@@ -62,6 +62,8 @@ pub struct Dispatcher {
     live: HashMap<TaskId, (Attempt, ReplicaId, RunId)>,
     /// What could not be written yet, by what it is.
     unwritten: BTreeMap<Unwritten, ()>,
+    /// Dispatches that wait until what their tasks are given can be written.
+    put_off: Vec<Command>,
     /// What was there at the start, and whose files are yet to be looked at.
     unchecked: VecDeque<Unwritten>,
     notices: BTreeMap<String, String>,
@@ -131,6 +133,7 @@ impl Dispatcher {
             keepers: HashMap::new(),
             live: HashMap::new(),
             unwritten: BTreeMap::new(),
+            put_off: Vec::new(),
             unchecked: VecDeque::new(),
             notices: BTreeMap::new(),
             rehearsal: beginning.rehearsal,
@@ -186,6 +189,9 @@ impl Dispatcher {
             // Messages that keep coming must not put it off for ever.
             if retry_at.is_some_and(|at| at <= Instant::now()) {
                 self.write_again();
+                for command in std::mem::take(&mut self.put_off) {
+                    self.carry_out(command);
+                }
                 retry_at = None;
             }
             retry_at = match retry_at {
@@ -241,6 +247,14 @@ impl Dispatcher {
         for given in torn.cloned().collect::<Vec<_>>() {
             self.write(Unwritten::Result(given));
         }
+    }
+
+    /// Returns whether a result that a task is given can't be written for now: what is there in its place may be
+    /// torn.
+    fn is_given_unwritten(&self, task: &TaskId) -> bool {
+        let given = self.scheduler.task(task).map(|entry| &entry.task.dependencies);
+        let mut given = given.filter(|_| !self.unwritten.is_empty()).into_iter().flatten();
+        given.any(|given| self.unwritten.contains_key(&Unwritten::Result(given.clone())))
     }
 
     /// Looks at some of the files that were there at the start, and writes what is missing. Only what is safe
@@ -557,6 +571,10 @@ impl Dispatcher {
             }
             Command::Dispatch { task, attempt, replica } => {
                 self.check_inputs(&task);
+                if self.is_given_unwritten(&task) {
+                    self.put_off.push(Command::Dispatch { task, attempt, replica });
+                    return;
+                }
                 match self.assignment(&task, attempt) {
                     Some(Ok((assignment, budget))) => {
                         let scope = HoldScope::Task(task);

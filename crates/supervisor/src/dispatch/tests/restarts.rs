@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use protocol::{Attempt, RunId, Status};
+use protocol::{Attempt, Event, RunId, Status};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -514,4 +514,43 @@ async fn files_that_are_missing_are_made_again_and_nothing_waits_for_them() {
         .await;
     }
     assert_eq!(daemon.ended(["last"]).await, [Status::Complete]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn task_waits_while_a_torn_result_that_it_is_given_can_not_be_written() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "a", "worker": "emma", "description": "x"})).await.unwrap();
+    let after = json!({"task_id": "b", "worker": "marie", "description": "x",
+        "dependencies": ["a", "late"]});
+    daemon.add(after).await.unwrap();
+    until("it is published", async || world.result("emma", "a")).await;
+    daemon.kill().await;
+    // As a power cut may leave it: a part of the result, and its artifacts not moved yet.
+    let (emma, a) = ("emma".parse().unwrap(), "a".parse().unwrap());
+    let shown = world.installation.artifacts(&emma, &a);
+    let safe = world.installation.attempt(RunId::Adhoc, &a, Attempt::FIRST);
+    fs::create_dir_all(&safe).unwrap();
+    let volatile = protocol::atomic_file::Durability::Volatile;
+    protocol::atomic_file::move_to(&shown, &safe.join("artifacts"), volatile).unwrap();
+    let file = world.installation.result_file(&emma, &a);
+    fs::OpenOptions::new().write(true).open(file).unwrap().set_len(20).unwrap();
+    // And something is in the way.
+    fs::File::create(&shown).unwrap();
+
+    let daemon = world.up().await;
+    let late = json!({"task_id": "late", "worker": "emma", "description": "x"});
+    daemon.add(late).await.unwrap();
+    daemon.ended(["late"]).await;
+    let is_dispatched = |event: &Event| matches!(event, Event::AttemptDispatched { task, .. } if task.as_str() == "b");
+    until("its turn has come", async || world.events().iter().any(is_dispatched).then_some(()))
+        .await;
+    sleep(Duration::from_secs(60)).await;
+    assert!(!world.begun().iter().any(|begun| begun.starts_with("b.")));
+    // Nobody has tried to put half a result before it.
+    let notice = "can't write files: Not a directory (os error 20)";
+    assert_eq!(daemon.notices().await, [notice]);
+    fs::remove_file(&shown).unwrap();
+    assert_eq!(daemon.ended(["b"]).await, [Status::Complete]);
+    assert_eq!(world.artifact("emma", "a", "report.md").unwrap(), "all is well");
 }
