@@ -195,7 +195,7 @@ impl Dispatcher {
                 retry_at = None;
             }
             retry_at = match retry_at {
-                _ if !self.blocked && self.unwritten.is_empty() => None,
+                _ if !self.blocked && self.unwritten.is_empty() && self.put_off.is_empty() => None,
                 Some(at) => Some(at),
                 None => Some(Instant::now() + RETRY_AFTER),
             };
