@@ -6,6 +6,7 @@
 //! process is killed: what was out then stays held, because nobody knows what it took.
 
 mod books;
+mod commit;
 mod line;
 mod log;
 mod refusal;
@@ -16,7 +17,7 @@ mod totals;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -29,6 +30,7 @@ use tokio::{
 
 use self::{
     books::{Books, Out, Place},
+    commit::{Lines, Ticket},
     line::{Line, VERSION},
     log::Log,
 };
@@ -122,7 +124,11 @@ pub struct Standing {
 pub struct Ledger(Arc<Shared>);
 
 struct Shared {
+    /// The file; empty where there is none.
+    path: PathBuf,
     state: Mutex<State>,
+    /// A write to the file has ended.
+    written: Condvar,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     /// Something came free, or the queues have changed.
     changed: Notify,
@@ -132,7 +138,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     books: Books,
-    log: Log,
+    lines: Lines,
     /// The number of the next request. It is its own within the file.
     next: u64,
 }
@@ -179,7 +185,7 @@ impl Ledger {
         file: &Path,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Notice>), LedgerError> {
-        let mut state = State { books: Books::default(), log, next: 1 };
+        let mut state = State { books: Books::default(), lines: Lines::new(log), next: 1 };
         state.books.turn_to(Day::of(clock()));
         for (line, number) in lines.into_iter().zip(1..) {
             if !state.replay(line) {
@@ -191,15 +197,22 @@ impl Ledger {
         let out: Vec<_> = state.books.out().map(|(id, _)| id).collect();
         out.into_iter().for_each(|id| _ = state.books.lost(id));
         let (notices, receiver) = mpsc::unbounded_channel();
-        let (state, clock, changed) = (Mutex::new(state), Box::new(clock), Notify::new());
-        Ok((Self(Arc::new(Shared { state, clock, changed, notices })), receiver))
+        let shared = Shared {
+            path: file.to_owned(),
+            state: Mutex::new(state),
+            written: Condvar::new(),
+            clock: Box::new(clock),
+            changed: Notify::new(),
+            notices,
+        };
+        Ok((Self(Arc::new(shared)), receiver))
     }
 
     /// Sets, raises, lowers or lifts the budget of a scope. What is out already stays out.
     pub fn set_budget(&self, scope: Scope, budget: Budget) {
         let mut state = self.0.today();
         state.books.set_budget(scope, budget);
-        self.0.after(state);
+        self.0.after(state, None);
     }
 
     /// Returns the first scope of a caller that has a budget.
@@ -258,7 +271,11 @@ impl Ledger {
         model: &str,
         worst: Worst,
     ) -> Result<Reservation, Refused> {
-        self.try_reserve(caller, model, worst, None)
+        let (reservation, ticket) = self.try_reserve(caller, model, worst, None)?;
+        match self.0.write_now(ticket) {
+            Ok(()) => Ok(reservation.written()),
+            Err(source) => Err(self.0.unwritable(source)),
+        }
     }
 
     /// Like [`reserve`](Self::reserve), but waits until `give_up` for what may pass: first come, first
@@ -285,7 +302,10 @@ impl Ledger {
             // From here on no change is missed.
             changed.as_mut().enable();
             let refused = match self.try_reserve(caller, model, worst, Some(&mut queued.place)) {
-                Ok(reservation) => return Ok(reservation),
+                Ok((reservation, ticket)) => match self.0.write(ticket).await {
+                    Ok(()) => return Ok(reservation.written()),
+                    Err(source) => self.0.unwritable(source),
+                },
                 Err(refused) => refused,
             };
             let now = Instant::now();
@@ -299,27 +319,28 @@ impl Ledger {
         }
     }
 
+    /// Holds what a request can take, and queues the line that says so. The request may go out when that is
+    /// written.
     fn try_reserve(
         &self,
         caller: &Caller,
         model: &str,
         worst: Worst,
         place: Option<&mut Option<Place>>,
-    ) -> Result<Reservation, Refused> {
+    ) -> Result<(Reservation, Ticket), Refused> {
         let model = head(model, MAX_MODEL);
-        let mut state = self.0.lock();
+        let state = self.0.unstick(self.0.lock());
+        let mut state = state.map_err(|source| self.0.unwritable(source))?;
         let now = (self.0.clock)();
         state.books.turn_to(Day::of(now));
         state.books.check(caller, model, worst, place)?;
         let (id, day) = (state.next, state.books.today());
         let out = Out { caller: caller.clone(), day, model: model.into(), worst };
-        if let Err(source) = state.log.promise(&Line::reserved(id, day.begin().max(now), &out)) {
-            return Err(Refused::Unwritable { path: state.log.path().to_owned(), source });
-        }
+        let ticket = state.lines.push(&Line::reserved(id, day.begin().max(now), &out));
         state.next += 1;
         state.books.reserved(id, out);
         drop(state);
-        Ok(Reservation::new(Arc::clone(&self.0), id, worst))
+        Ok((Reservation::new(Arc::clone(&self.0), id, worst), ticket))
     }
 
     /// Makes safe on disk what was written, and makes the file small when it has grown by much. To be
@@ -330,13 +351,17 @@ impl Ledger {
     ///
     /// Any I/O error. No money is lost from the books, and it is right to call again.
     pub fn sync(&self) -> io::Result<()> {
-        let mut state = self.0.today();
-        state.log.catch_up()?;
-        if state.log.is_large() {
-            state.make_small()?;
-        }
-        let file = state.log.to_sync();
-        drop(state);
+        let today = Day::of((self.0.clock)());
+        let file = self.0.with_log(|state, log| {
+            state.books.turn_to(today);
+            if let Some(error) = state.lines.failure() {
+                return Err(error);
+            }
+            if log.is_large() {
+                state.make_small(log)?;
+            }
+            Ok(log.to_sync())
+        })?;
         file.map_or(Ok(()), |file| file.sync_data())
     }
 }
@@ -361,8 +386,8 @@ impl State {
         }
     }
 
-    fn make_small(&mut self) -> io::Result<()> {
-        let Self { books, log, .. } = self;
+    fn make_small(&mut self, log: &mut Log) -> io::Result<()> {
+        let books = &mut self.books;
         books.forget_before(books.today().minus(KEPT_DAYS));
         let all = Filter::default();
         let sums = books.entries(&all).map(Line::sum);
@@ -383,10 +408,17 @@ impl Shared {
         state
     }
 
-    /// Tells whom it concerns that the state has changed.
-    fn after(&self, mut state: MutexGuard<'_, State>) {
+    fn unwritable(&self, source: io::Error) -> Refused {
+        Refused::Unwritable { path: self.path.clone(), source }
+    }
+
+    /// Sees to the line by which the state has changed, if there is one, and tells whom it concerns.
+    fn after(self: &Arc<Self>, mut state: MutexGuard<'_, State>, line: Option<Ticket>) {
         let (notices, waiting) = (state.books.take_notices(), state.books.anybody_waits());
-        drop(state);
+        match line {
+            Some(ticket) => self.write_soon(state, ticket),
+            None => drop(state),
+        }
         // Nobody listens where nobody cares.
         notices.into_iter().for_each(|notice| _ = self.notices.send(notice));
         if waiting {
@@ -403,7 +435,7 @@ impl fmt::Debug for Shared {
 
 /// A place in a queue, given up when dropped.
 struct Queued<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     place: Option<Place>,
 }
 
@@ -412,7 +444,7 @@ impl Drop for Queued<'_> {
         if let Some(place) = self.place.take() {
             let mut state = self.shared.lock();
             state.books.unqueue(&place);
-            self.shared.after(state);
+            self.shared.after(state, None);
         }
     }
 }

@@ -31,14 +31,12 @@ pub(super) struct Log {
     torn: bool,
     /// What it was when it was last small.
     small: u64,
-    /// Lines of what has happened already, that could not be written yet.
-    pending: Vec<u8>,
 }
 
 impl Log {
     /// Returns a log that keeps nothing.
     pub(super) fn nowhere() -> Self {
-        Self { path: None, file: None, length: 0, torn: false, small: 0, pending: Vec::new() }
+        Self { path: None, file: None, length: 0, torn: false, small: 0 }
     }
 
     /// Reads the lines of a file that another process may be writing, and leaves it as it is.
@@ -77,52 +75,17 @@ impl Log {
         Ok((log, lines))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Returns whether there is a file.
+    pub(super) fn is_kept(&self) -> bool {
+        self.path.is_some()
+    }
+
+    fn path(&self) -> &Path {
         self.path.as_deref().unwrap_or(Path::new(""))
     }
 
-    /// Writes a line of what is about to happen. When it fails, that must not happen.
-    pub(super) fn promise(&mut self, line: &Line) -> io::Result<()> {
-        if self.path.is_none() {
-            return Ok(());
-        }
-        self.catch_up()?;
-        // Nothing is pending, so its memory serves.
-        let mut bytes = std::mem::take(&mut self.pending);
-        line.write(&mut bytes);
-        let written = self.append(&bytes);
-        bytes.clear();
-        self.pending = bytes;
-        written
-    }
-
-    /// Writes a line of what has happened. If that can't be, it is written before the next promise.
-    pub(super) fn record(&mut self, line: &Line) {
-        if self.path.is_none() {
-            return;
-        }
-        line.write(&mut self.pending);
-        if let Err(error) = self.catch_up() {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, ledger = %self.path().display(), "What was spent can't be written.");
-        }
-    }
-
-    /// Writes what is pending.
-    pub(super) fn catch_up(&mut self) -> io::Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let mut pending = std::mem::take(&mut self.pending);
-        let written = self.append(&pending);
-        if written.is_ok() {
-            pending.clear();
-        }
-        self.pending = pending;
-        written
-    }
-
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Writes whole lines. After an error none of them counts as written.
+    pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let file = self.file()?;
         if self.torn {
             file.set_len(self.length)?;
@@ -162,8 +125,6 @@ impl Log {
             self.torn = false;
             self.length = bytes.len() as u64;
             self.small = self.length;
-            // All of it is in the new file.
-            self.pending.clear();
         }
         replaced?;
         self.file().map(drop)

@@ -57,18 +57,26 @@ impl Spent {
 
 /// The leave to send one request: the most that it can take is held.
 ///
-/// Dropped, all of it stays held for good, because nobody knows what was used.
+/// Dropped, all of it stays held for good, because nobody knows what was used; unless it was never handed out.
 #[must_use = "dropped, it counts as spent: settle or release it"]
 pub struct Reservation {
     shared: Arc<Shared>,
     id: u64,
     worst: Worst,
+    /// It is written down, so that the request may be out.
+    is_written: bool,
     over: bool,
 }
 
 impl Reservation {
     pub(super) fn new(shared: Arc<Shared>, id: u64, worst: Worst) -> Self {
-        Self { shared, id, worst, over: false }
+        Self { shared, id, worst, is_written: false, over: false }
+    }
+
+    /// Notes that it is written down.
+    pub(super) fn written(mut self) -> Self {
+        self.is_written = true;
+        self
     }
 
     /// Books what the request used, and lets go of the rest, if that was all.
@@ -103,15 +111,20 @@ impl Reservation {
         let mut state: MutexGuard<'_, State> = self.shared.lock();
         let now = (self.shared.clock)();
         let line = book(&mut state, self.id, now);
-        state.log.record(&line);
-        self.shared.after(state);
+        let ticket = state.lines.push(&line);
+        self.shared.after(state, Some(ticket));
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.over {
+            let may_be_out = self.is_written;
             self.end(|state, id, _| {
+                if !may_be_out {
+                    state.books.released(id);
+                    return Line::Released { id };
+                }
                 state.books.lost(id);
                 Line::Lost { id }
             });

@@ -1,4 +1,5 @@
 mod hostile;
+mod together;
 mod waiting;
 
 use std::{
@@ -381,7 +382,7 @@ fn books_are_the_same_after_opening_again_and_after_being_made_small() {
     assert_eq!(view(&open(&path, &hands)), before);
 
     let large = fs::metadata(&path).unwrap().len();
-    ledger.0.lock().make_small().unwrap();
+    ledger.0.with_log(State::make_small).unwrap();
     assert!(fs::metadata(&path).unwrap().len() < large);
     assert_eq!(view(&ledger), before);
     // Also what comes after it, about what came before.
@@ -429,7 +430,7 @@ fn requests_of_several_lives_are_not_taken_for_each_other() {
         ledger.reserve(&emma(), "m", worst(1, 1)).unwrap().settle(spent(1, 1));
         std::mem::forget(ledger.reserve(&emma(), "m", worst(1, 1)).unwrap());
         if small {
-            ledger.0.lock().make_small().unwrap();
+            ledger.0.with_log(State::make_small).unwrap();
         }
     }
     let ledger = open(&path, &hands);
@@ -449,7 +450,7 @@ fn what_is_older_than_a_year_and_a_month_is_forgotten() {
     spend("young");
     (0..400).for_each(|_| hands.next_day());
     let _ = ledger.standing(&Scope::Day);
-    ledger.0.lock().make_small().unwrap();
+    ledger.0.with_log(State::make_small).unwrap();
     let tasks: Vec<_> = open(&path, &hands)
         .entries(&Filter::default())
         .into_iter()
@@ -466,7 +467,7 @@ fn a_full_disk_stops_requests_and_loses_no_money() {
     ledger.set_budget(Scope::Day, usd(100));
     let [first, second] = [30, 40].map(|usd| ledger.reserve(&emma(), "m", worst(usd, 1)).unwrap());
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let good = ledger.0.lock().log.swap_file(full);
+    let good = ledger.0.lock().lines.log().swap_file(full);
 
     let refused = ledger.reserve(&emma(), "m", worst(1, 1)).unwrap_err();
     assert!(refused.may_pass());
@@ -482,7 +483,7 @@ fn a_full_disk_stops_requests_and_loses_no_money() {
 
     // What failed left half a line.
     fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"reserved\":{").unwrap();
-    ledger.0.lock().log.swap_file(good);
+    ledger.0.lock().lines.log().swap_file(good);
     let out = ledger.reserve(&emma(), "m", worst(1, 1)).unwrap();
     assert_eq!(standing(&open(&path, &hands), &Scope::Day), [(20, 1), (41, 2)]);
     out.release();

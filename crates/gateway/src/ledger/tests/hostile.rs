@@ -209,7 +209,8 @@ impl World {
             }
             Step::NextDay => self.hands.next_day(),
             Step::MakeSmall => {
-                self.ledger.0.today().make_small().unwrap();
+                drop(self.ledger.0.today());
+                self.ledger.0.with_log(State::make_small).unwrap();
                 self.lines.clear();
             }
             Step::Crash { cut } => self.crash(cut),

@@ -107,7 +107,7 @@ async fn a_full_disk_is_waited_for() {
     let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::new());
     let ledger = open(&dir.path().join("ledger.jsonl"), &hands);
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let good = ledger.0.lock().log.swap_file(full);
+    let good = ledger.0.lock().lines.log().swap_file(full);
     let waiting = tokio::spawn({
         let ledger = ledger.clone();
         async move {
@@ -117,7 +117,7 @@ async fn a_full_disk_is_waited_for() {
     });
     sleep(Duration::from_secs(60)).await;
     assert!(!waiting.is_finished());
-    ledger.0.lock().log.swap_file(good);
+    ledger.0.lock().lines.log().swap_file(good);
     waiting.await.unwrap().unwrap().release();
 }
 
