@@ -6,7 +6,6 @@ mod way_out;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -98,14 +97,13 @@ impl Gateways {
         Ok(gateways)
     }
 
-    /// Returns the same, served by as many threads as there are cores, and not by the daemon's.
+    /// Returns the same, served by threads of their own, and not by the daemon's.
     ///
     /// # Errors
     ///
     /// When the system gives no more threads or file descriptors.
     pub fn on_threads(self) -> Result<Self, Failure> {
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let gateway = self.gateway.clone().with_threads(cores).map_err(|error| {
+        let gateway = self.gateway.clone().with_own_threads().map_err(|error| {
             Failure::unavailable("the gateway's threads can't be started")
                 .because(error)
                 .hint("Let this user have more processes and open files: `ulimit -u`, `ulimit -n`.")

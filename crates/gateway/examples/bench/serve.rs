@@ -49,7 +49,7 @@ async fn open(upstream: &str, sockets: &[PathBuf]) -> Result<Vec<Listener>> {
     };
     let pace = PaceConfig { account: limits, ..PaceConfig::default() };
     let gateway = Gateway::new(Upstream::parse(upstream)?, Prices::built_in(), ledger, pace)?
-        .with_threads(std::thread::available_parallelism()?)?;
+        .with_own_threads()?;
     let key = Arc::new(Credential::api_key(UPSTREAM_KEY.to_owned())?);
     let account = Arc::new(Account::new(AccountId::new("bench"), Some(key)));
     let mut listeners = Vec::new();
