@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     http1::{
-        AnswerHead, BadBody, BadHead, Decoder, Framing, Inbuf, Outbuf, Reading, RequestHead,
+        AnswerHead, BadBody, BadHead, Decoder, FIRST, Framing, Inbuf, Outbuf, Reading, RequestHead,
         Sought, Then, Wire, put, put_length, put_status,
     },
     limits,
@@ -118,7 +118,9 @@ impl Conn {
                 Some((Sought::Elsewhere, _)) => return Poll::Ready(Ok(Next::Elsewhere)),
                 None => {}
             }
-            match self.inbuf.poll_fill(&mut self.wire, cx, limits::BUFFER) {
+            // A long body is better read where it is to be.
+            let most = if self.inbuf.is_empty() { FIRST } else { limits::BUFFER };
+            match self.inbuf.poll_fill(&mut self.wire, cx, most) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Next::Closed)),
                 Poll::Pending => {

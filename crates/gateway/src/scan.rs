@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use crate::ask::Unreadable;
 
@@ -122,15 +122,25 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes behind the quote that ends the text that has begun.
+    ///
+    /// Looks for quotes only, and then at what is before them: of what is escaped in a prompt most is no quote.
     fn skip_text(&mut self) -> Result<()> {
+        let bytes = self.text.as_bytes();
+        let begin = self.at;
+        let mut from = begin;
         loop {
-            let stop = self.stop(self.at)?;
-            if self.text.as_bytes()[stop] == b'"' {
-                self.at = stop + 1;
+            let rest = bytes.get(from..).unwrap_or_default();
+            let found = match soon(rest, |word| zeros(word ^ QUOTES)) {
+                Ok(found) => Some(found),
+                Err(plain) => memchr(b'"', &rest[plain..]).map(|found| plain + found),
+            };
+            let quote = from + found.ok_or_else(|| self.endless())?;
+            let escapes = bytes[begin..quote].iter().rev().take_while(|byte| **byte == b'\\');
+            from = quote + 1;
+            if escapes.count() % 2 == 0 {
+                self.at = from;
                 return Ok(());
             }
-            // What is behind the backslash, whatever it is.
-            self.at = stop + 2;
         }
     }
 
@@ -138,14 +148,15 @@ impl<'a> Scan<'a> {
     #[inline]
     fn stop(&self, from: usize) -> Result<usize> {
         let rest = self.text.as_bytes().get(from..).unwrap_or_default();
-        let found = match soon(rest) {
+        let found = match soon(rest, |word| zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES)) {
             Ok(found) => Some(found),
             Err(plain) => memchr2(b'"', b'\\', &rest[plain..]).map(|found| plain + found),
         };
-        match found {
-            Some(found) => Ok(from + found),
-            None => Err(self.wrong("a text that begins before has no end")),
-        }
+        found.map(|found| from + found).ok_or_else(|| self.endless())
+    }
+
+    fn endless(&self) -> Unreadable {
+        self.wrong("a text that begins before has no end")
     }
 
     /// Walks over a value, however deep it is nested, and returns it as it stands there.
@@ -193,20 +204,25 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Returns where the first quote or backslash is, if it is among the first 32 bytes; or how many of them are none.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const QUOTES: u64 = ONES * b'"' as u64;
+const BACKSLASHES: u64 = ONES * b'\\' as u64;
+
+/// Returns the highest bit of each byte that is zero; also of others, but only behind one that is.
+#[inline]
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
+}
+
+/// Returns where the first byte is that is looked for, if it is among the first 32; or how many of them are not.
 ///
 /// Most come sooner than a search that is made for long texts is worth.
 #[inline]
-fn soon(bytes: &[u8]) -> std::result::Result<usize, usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+fn soon(bytes: &[u8], find: impl Fn(u64) -> u64) -> std::result::Result<usize, usize> {
     let (words, _) = bytes.as_chunks::<8>();
     let mut plain = 0;
     for word in words.iter().take(4) {
-        let word = u64::from_le_bytes(*word);
-        // The highest bit of each byte that is zero; also of others, but only behind one that is.
-        let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-        let found =
-            zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        let found = find(u64::from_le_bytes(*word));
         if found != 0 {
             return Ok(plain + (found.trailing_zeros() / 8) as usize);
         }

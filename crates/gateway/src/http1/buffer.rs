@@ -6,12 +6,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::BufMut as _;
 use tokio::io::{AsyncReadExt as _, AsyncWrite};
 
 use super::Wire;
 
-/// What is fetched at once to begin with: a head with the body of most requests.
-const FIRST: usize = 8 * 1024;
+/// What is fetched at once to begin with: a head, with a short body.
+pub(crate) const FIRST: usize = 8 * 1024;
 
 /// Bytes that have come in.
 #[derive(Debug, Default)]
@@ -63,7 +64,8 @@ impl Inbuf {
         if self.bytes.len() == self.bytes.capacity() {
             return Poll::Ready(Err(io::Error::other("more has come than there is room for")));
         }
-        let filled = pin!(wire.read_buf(&mut self.bytes)).poll(cx);
+        let room = most.max(FIRST).saturating_sub(self.bytes.len());
+        let filled = pin!(wire.read_buf(&mut (&mut self.bytes).limit(room))).poll(cx);
         self.was_full = self.bytes.len() == self.bytes.capacity();
         filled
     }

@@ -14,7 +14,7 @@ mod head;
 mod wire;
 
 pub(crate) use self::{
-    buffer::{Inbuf, Outbuf},
+    buffer::{FIRST, Inbuf, Outbuf},
     decoder::{BadBody, CHUNK_END, Decoder, Framing, LAST_CHUNK, Then, put_chunk_head},
     fields::{Fields, put, put_length},
     head::{AnswerHead, BadHead, Reading, RequestHead, Sought, put_status},
