@@ -25,7 +25,7 @@ pub(crate) fn targets(plan: &Plan, findings: &Findings) -> Vec<Target> {
     let mut targets = Vec::new();
     let small = &findings.small;
     if let Some((p50, p99)) = added(&small.latencies, GATEWAY) {
-        let at = format!("at half of the top rate ({:.0}/s)", small.half);
+        let at = format!("at half of the top rate ({:.0}/s)", small.rate);
         targets.push(Target {
             what: format!("added latency to the first byte {at}, p50"),
             wanted: "≤ 0.2 ms",
@@ -104,6 +104,12 @@ pub(crate) fn markdown(plan: &Plan, findings: &Findings) -> String {
         out.push(String::new());
         latency_table(&mut out, requests, "half of the gateway's top rate");
     }
+    out.extend([
+        String::new(),
+        "## At the rate at which others publish theirs".into(),
+        String::new(),
+    ]);
+    latency_table(&mut out, &findings.published, "of 1.8 kB");
     if let Some(litellm) = &findings.litellm {
         out.extend([String::new(), "## At LiteLLM's pace".into(), String::new()]);
         latency_table(&mut out, litellm, "half of LiteLLM's top rate");
@@ -177,7 +183,7 @@ fn top_table(out: &mut Vec<String>, requests: &Requests) {
 }
 
 fn latency_table(out: &mut Vec<String>, requests: &Requests, what: &str) {
-    out.push(format!("First byte at {:.0} requests/s, {what}, in ms:", requests.half));
+    out.push(format!("First byte at {:.0} requests/s, {what}, in ms:", requests.rate));
     out.push(String::new());
     out.push("| | p50 | p99 | added p50 | added p99 |".into());
     out.push("| --- | ---: | ---: | ---: | ---: |".into());
