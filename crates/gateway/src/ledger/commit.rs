@@ -125,7 +125,7 @@ impl Lines {
 }
 
 impl Shared {
-    /// Writes what is queued, unless somebody is writing: he takes this, too.
+    /// Writes what is queued. Where somebody is writing, that one takes it along.
     fn write_queued<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         while let Some((mut log, lines, upto)) = state.lines.take() {
             drop(state);

@@ -32,7 +32,7 @@ impl Latencies {
 }
 
 /// Returns the value below which that share of the values is.
-fn quantile(of: &[u64], share: f64) -> u64 {
+pub(crate) fn quantile(of: &[u64], share: f64) -> u64 {
     let last = of.len().saturating_sub(1);
     of.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
 }

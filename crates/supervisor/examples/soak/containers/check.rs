@@ -6,6 +6,7 @@ use std::fs;
 use protocol::{Event, FailureKind, Plan, RunId, Status, TaskId, TaskResult};
 use supervisor::journal;
 
+use super::latency;
 use super::storm::Done;
 use crate::Result;
 use crate::engine::Engine;
@@ -27,6 +28,8 @@ pub(super) struct Findings {
     pub(super) blamed: Vec<String>,
     pub(super) orphans: Vec<String>,
     pub(super) beside: Vec<String>,
+    /// From a container's death to the dispatch of the next attempt beyond the backoff, in ms.
+    pub(super) dispatched_after: Vec<u64>,
     /// What came of each task, and the answers.
     pub(super) state: BTreeMap<String, String>,
 }
@@ -77,6 +80,7 @@ pub(super) fn check(
     if done.containers > super::WORKERS.len() + 1 {
         findings.orphans.push(format!("{} containers at once", done.containers));
     }
+    findings.dispatched_after = latency::dispatched_after(place, &done.deaths)?;
     let mut stories = stories(place, &mut findings)?;
     for (plan, run) in plans.iter().zip(&done.runs) {
         let short = run.short(|_| false);

@@ -3,6 +3,7 @@
 //! them are killed, removed and started again, one after the other.
 
 mod check;
+mod latency;
 mod report;
 mod storm;
 

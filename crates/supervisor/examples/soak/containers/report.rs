@@ -1,16 +1,25 @@
 //! Its part of the report.
 
 use super::{Aim, Round, WORKERS, check};
+use crate::latency::quantile;
 use crate::report::facts;
 
 /// What the part begins with. It is the last one of the report.
 pub(super) const HEADING: &str = "## With real containers\n";
+
+/// How long it may take from a container's death to the next attempt's dispatch beyond the backoff, at the median.
+const PROMPT: u64 = 150;
+
+fn is_prompt(storm: &Round) -> bool {
+    quantile(&storm.findings.dispatched_after, 0.5) <= PROMPT
+}
 
 /// Returns whether nothing is wrong.
 pub(super) fn is_met(calm: &Round, storm: &Round) -> bool {
     let is_clean = |round: &Round| round.findings.wrong().iter().all(|(_, wrong)| wrong.is_empty());
     is_clean(calm)
         && is_clean(storm)
+        && is_prompt(storm)
         && check::differences(&calm.findings, &storm.findings).is_empty()
 }
 
@@ -40,6 +49,14 @@ pub(super) fn markdown(aim: Aim, calm: &Round, storm: &Round) -> String {
             count => format!("{count} differ, such as {}", differences[0]),
         },
         verdict(differences.is_empty())
+    ));
+    let after = &storm.findings.dispatched_after;
+    out.push(format!(
+        "| from a container's death to the next attempt's dispatch, beyond the backoff, p50 of {} | ≤ {PROMPT} ms | {} ms (p99 {} ms) | {} |",
+        after.len(),
+        quantile(after, 0.5),
+        quantile(after, 0.99),
+        verdict(is_prompt(storm))
     ));
     let row = |what: &str, of: &dyn Fn(&Round) -> usize| {
         format!("| {what} | {} | {} |", of(calm), of(storm))
@@ -86,6 +103,10 @@ pub(super) fn markdown(aim: Aim, calm: &Round, storm: &Round) -> String {
         "- Lost: no end in the journal, another end than complete, no result, an artifact that is not there, a task file that is left. \
          Doubled: two ends, an attempt that is dispatched after one was accepted, a result that is not as it was when it was seen first. \
          Left: containers with this installation's label, and processes whose root is in the engine's data, by the kernel's word."
+            .into(),
+        "- Death to dispatch: of containers that were killed or removed while the daemon was there, and that had an attempt. From the \
+         engine's time of its end to the journal's time of the next dispatch, less what the journal has as backoff; where the replica \
+         was given to another task meanwhile, it is left out."
             .into(),
         String::new(),
     ]);

@@ -10,6 +10,7 @@ use protocol::{Plan, RunId};
 use rehearsal::Rehearsal;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::latency::Death;
 use super::{Aim, PLAN, WORKERS};
 use crate::Result;
 use crate::engine::Engine;
@@ -102,6 +103,8 @@ pub(super) struct Done {
     looked_at: u64,
     /// Attempts that asked the model after a later one of the same task had.
     pub(super) beside: Vec<String>,
+    /// Containers that died while the daemon was there.
+    pub(super) deaths: Vec<Death>,
     /// The most containers that there were at once.
     pub(super) containers: usize,
     pub(super) took: Duration,
@@ -139,7 +142,7 @@ pub(super) fn run(
         if made < aim.interruptions && (is_due || waited) {
             sleep(Duration::from_micros(random.below(PAUSE)));
             let interruption = Interruption::chosen(&mut random);
-            if interrupt(place, engine, interruption, &mut random)? {
+            if interrupt(place, engine, interruption, &mut random, &mut done.deaths)? {
                 made += 1;
                 *done.made.entry(interruption).or_default() += 1;
             }
@@ -168,11 +171,18 @@ fn interrupt(
     engine: &mut Engine,
     interruption: Interruption,
     random: &mut Random,
+    deaths: &mut Vec<Death>,
 ) -> Result<bool> {
     let running = containers(place, engine)?;
     let one = match running.len() {
         0 => None,
         count => Some(running[usize::try_from(random.below(count as u64))?].clone()),
+    };
+    let mut died = |container: &str, kill: &dyn Fn() -> Result<bool>| {
+        let death = Death::of(engine, container, kill)?;
+        let is_dead = death.is_some();
+        deaths.extend(death);
+        Ok(is_dead)
     };
     match (interruption, one) {
         (Interruption::DaemonKilled, _) => {
@@ -185,13 +195,13 @@ fn interrupt(
             place.start()?;
         }
         (Interruption::ContainerKilled, Some(container)) => {
-            return docker(engine, &["kill", &container]);
+            return died(&container, &|| docker(engine, &["kill", &container]));
         }
         (Interruption::ContainerRemoved, Some(container)) => {
-            return docker(engine, &["rm", "--force", &container]);
+            return died(&container, &|| docker(engine, &["rm", "--force", &container]));
         }
         (Interruption::WorkerKilled, Some(container)) => {
-            return kill_in(engine, &container, "worker");
+            return died(&container, &|| kill_in(engine, &container, "worker"));
         }
         (Interruption::AgentKilled, Some(container)) => {
             return kill_in(engine, &container, "claude");
