@@ -58,7 +58,8 @@ pub(crate) fn run(place: &mut Place, aim: &Aim) -> Result<Done> {
     place.up()?;
     let mut plans = aim.plans.iter();
     let mut told = Instant::now();
-    loop {
+    let mut is_last = false;
+    while !is_last {
         if done.runs.last().is_none_or(|run| place.has_ended(*run)) {
             match plans.next() {
                 Some(plan) => {
@@ -66,12 +67,12 @@ pub(crate) fn run(place: &mut Place, aim: &Aim) -> Result<Done> {
                     place.answers()?;
                     done.runs.push(place.submit(plan)?);
                 }
-                None => break,
+                None => is_last = true,
             }
         }
-        // Spread over all of it.
+        // Spread over all of it; where the work was ahead of the kills, the rest comes at the end.
         let due = aim.drops * (done.kills + 1) / aim.kills.max(1);
-        while dropped < due.min(aim.drops) {
+        while dropped < aim.drops && (dropped < due || is_last) {
             let (worker, id, text) = plan::drop_of(dropped, &mut drops_random)?;
             place.drop_file(worker.as_str(), &id, &text)?;
             dropped += 1;
