@@ -14,6 +14,7 @@ use scheduler::Scheduler;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -37,7 +38,7 @@ use crate::replicas::Replicas;
 use crate::room;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::process::ProcessRuntime;
-use crate::runtime::{Owner, Runtime};
+use crate::runtime::{Owner, Runtime, RuntimeError};
 use crate::slot;
 use crate::watch::Watch;
 use crate::workers::{self, Worker};
@@ -51,6 +52,13 @@ const AGENT: Owner = Owner { uid: 1000, gid: 1000 };
 /// How long after an attempt's own timeout it is stopped from outside: the worker gets there first,
 /// with its own steps of stopping.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(30);
+
+/// How long the engine that ran the workers last is waited for at a start. One that is restarted stops its containers
+/// first, for which Docker gives them 15 s (`shutdown-timeout`).
+const ENGINE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long after one try to reach the engine the next begins.
+const ENGINE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs the daemon until somebody ends it.
 ///
@@ -244,11 +252,7 @@ async fn choose_runtime(
     images.sort();
     images.dedup();
     let by_network = config.gateway.value == GatewayMode::Tcp;
-    let docker = match DockerRuntime::connect(installation.id()).await {
-        Ok(docker) => docker.check(&images).await.map(|()| docker),
-        Err(error) => Err(error),
-    };
-    match docker {
+    match find_engine(installation, &images).await {
         Ok(docker) => Ok(Arc::new(docker.by_network(by_network))),
         Err(error)
             if config.runtime.value == RuntimeChoice::Auto && rehearsal && error.is_transient() =>
@@ -274,6 +278,41 @@ async fn choose_runtime(
     }
 }
 
+/// Connects to the engine, and sees that it has the images. One that ran the workers last is waited for: it may be
+/// starting beside us, or be restarted.
+async fn find_engine(
+    installation: &Installation,
+    images: &[String],
+) -> Result<DockerRuntime, RuntimeError> {
+    let patience = match last_runtime(installation).as_str() {
+        "docker" => ENGINE_PATIENCE,
+        _ => Duration::ZERO,
+    };
+    let (start, mut is_told) = (Instant::now(), false);
+    loop {
+        let found = match DockerRuntime::connect(installation.id()).await {
+            Ok(docker) => docker.check(images).await.map(|()| docker),
+            Err(error) => Err(error),
+        };
+        match found {
+            Err(error) if error.is_away() && start.elapsed() < patience => {
+                if !is_told {
+                    let (error, seconds) = (&error as &dyn std::error::Error, patience.as_secs());
+                    warn!(error, seconds, "The container engine is away: waiting for it.");
+                    is_told = true;
+                }
+                sleep(ENGINE_PAUSE).await;
+            }
+            found => return found,
+        }
+    }
+}
+
+/// Returns the name of what ran the workers last; empty where nothing did.
+fn last_runtime(installation: &Installation) -> String {
+    fs::read_to_string(installation.runtime_file()).unwrap_or_default().trim().to_owned()
+}
+
 /// Makes sure that nothing of another runtime, which ran the workers before this one, runs any more: two
 /// workers of one slot would both do its attempt.
 ///
@@ -286,9 +325,9 @@ async fn retire_other_runtime(
     grace: Duration,
 ) -> Result<(), Failure> {
     let path = installation.runtime_file();
-    let last = fs::read_to_string(&path).unwrap_or_default();
-    if last.trim() != runtime.name() {
-        let other: Option<Arc<dyn Runtime>> = match last.trim() {
+    let last = last_runtime(installation);
+    if last != runtime.name() {
+        let other: Option<Arc<dyn Runtime>> = match last.as_str() {
             "docker" => match DockerRuntime::connect(installation.id()).await {
                 Ok(docker) => Some(Arc::new(docker)),
                 Err(error) => match slot::served(&installation.results()).first() {

@@ -180,6 +180,11 @@ impl RuntimeError {
         }
     }
 
+    /// Returns whether nobody answered, as when an engine starts or restarts.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if !is_denied(&**source))
+    }
+
     /// Returns whether no replica of the worker can be started before somebody has done something.
     pub fn needs_somebody(&self) -> bool {
         match self {

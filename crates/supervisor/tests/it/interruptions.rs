@@ -100,16 +100,23 @@ fn docker_run_whose_engine_crashes_and_restarts_comes_to_the_same_answer() {
 
     world.until_done(&run);
     world.until_at_work(&[("answer", 1)]);
-    let containers = || text(&world.docker(&["ps", "--quiet", "--no-trunc"]).stdout);
-    let before = containers();
+    let containers = |world: &World| text(&world.docker(&["ps", "--quiet", "--no-trunc"]).stdout);
+    let before = containers(&world);
     engine.kill().unwrap();
     world.until_engine_is_away(true);
     engine.start_again().unwrap();
     world.until_engine_is_away(false);
-    assert_eq!(containers(), before, "they should have lived on");
-    // What was never answered is asked again.
+    assert_eq!(containers(&world), before, "they should have lived on");
+    // What was never answered is asked again. This daemon starts before its engine does.
     world.kill_daemon();
-    world.start_daemon();
+    engine.kill().unwrap();
+    world.spawn_daemon();
+    world.wait_ref("the daemon waits for its engine", |world| {
+        world.log().contains("waiting for it").then_some(())
+    });
+    engine.start_again().unwrap();
+    world.until_healthy();
+    assert_eq!(containers(&world), before, "they should have lived on once more");
 
     let interrupted = world.outcome(&run);
     let stories = world.stories(&run);

@@ -144,6 +144,12 @@ impl World {
     }
 
     pub(crate) fn start_daemon(&mut self) {
+        self.spawn_daemon();
+        self.until_healthy();
+    }
+
+    /// Starts the daemon, and does not wait for it.
+    pub(crate) fn spawn_daemon(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.daemon_log()).unwrap();
         let mut command = match &self.hosts {
             None => self.command(),
@@ -155,6 +161,9 @@ impl World {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         self.daemon = Some(command.spawn().unwrap());
+    }
+
+    pub(crate) fn until_healthy(&mut self) {
         self.wait("the daemon is healthy", |world| {
             let output = world.run(&["status", "--json"]);
             let daemon = world.daemon.as_mut().unwrap();
