@@ -53,8 +53,12 @@ impl Death {
     }
 }
 
-/// Returns how many ms after each death the next attempt was dispatched, without the backoff, least first. A
-/// death that cost no attempt is left out, and one after which there was no room for the next.
+/// How soon after an attempt was lost another task has its replica, in ms, if it had waited for one.
+const AT_ONCE: u64 = 20;
+
+/// Returns how many ms after each death an attempt was dispatched for it, least first: the task's next one, without the
+/// backoff; or one of another task, which had waited for the replica. A death that cost no attempt is left out, and
+/// one after which the replica was given away before the backoff was over.
 pub(super) fn dispatched_after(place: &Place, deaths: &[Death]) -> Result<Vec<u64>> {
     let mut dispatched: BTreeMap<(TaskId, u32), (ReplicaId, Time)> = BTreeMap::new();
     let mut lost: Vec<(TaskId, u32, Time, Time)> = Vec::new();
@@ -75,17 +79,24 @@ pub(super) fn dispatched_after(place: &Place, deaths: &[Death]) -> Result<Vec<u6
     }
     let begun: BTreeSet<(&ReplicaId, Time)> =
         dispatched.values().map(|(replica, at)| (replica, *at)).collect();
+    let millis = |duration: Duration| u64::try_from(duration.as_millis());
     let mut all = Vec::new();
     for (task, attempt, failed, retry_at) in lost {
         let Some((replica, from)) = dispatched.get(&(task.clone(), attempt)) else { continue };
-        let Some((next_on, next)) = dispatched.get(&(task, attempt + 1)) else { continue };
         let during =
             |death: &&Death| death.replica == *replica && (*from..=failed).contains(&death.at);
         let Some(death) = deaths.iter().find(during) else { continue };
-        let has_room = !begun.iter().any(|(on, at)| *on == next_on && (failed..*next).contains(at));
-        if has_room {
-            let beyond = next.since(death.at).saturating_sub(retry_at.since(failed));
-            all.push(u64::try_from(beyond.as_millis())?);
+        let next = begun.iter().find(|(on, at)| *on == replica && *at >= failed);
+        let own = dispatched.get(&(task, attempt + 1)).map(|(on, at)| (on, *at));
+        if next.copied() == own
+            && let Some((_, at)) = own
+        {
+            let beyond = at.since(death.at).saturating_sub(retry_at.since(failed));
+            all.push(millis(beyond)?);
+        } else if let Some((_, at)) = next
+            && millis(at.since(failed))? <= AT_ONCE
+        {
+            all.push(millis(at.since(death.at))?);
         }
     }
     all.sort_unstable();

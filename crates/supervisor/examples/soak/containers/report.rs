@@ -52,7 +52,7 @@ pub(super) fn markdown(aim: Aim, calm: &Round, storm: &Round) -> String {
     ));
     let after = &storm.findings.dispatched_after;
     out.push(format!(
-        "| from a container's death to the next attempt's dispatch, beyond the backoff, p50 of {} | ≤ {PROMPT} ms | {} ms (p99 {} ms) | {} |",
+        "| from a container's death to the next dispatch, beyond the backoff, p50 of {} | ≤ {PROMPT} ms | {} ms (p99 {} ms) | {} |",
         after.len(),
         quantile(after, 0.5),
         quantile(after, 0.99),
@@ -105,8 +105,8 @@ pub(super) fn markdown(aim: Aim, calm: &Round, storm: &Round) -> String {
          Left: containers with this installation's label, and processes whose root is in the engine's data, by the kernel's word."
             .into(),
         "- Death to dispatch: of containers that were killed or removed while the daemon was there, and that had an attempt. From the \
-         engine's time of its end to the journal's time of the next dispatch, less what the journal has as backoff; where the replica \
-         was given to another task meanwhile, it is left out."
+         engine's time of its end to the journal's time of the task's next dispatch, less what the journal has as backoff; or to that of \
+         another task which had waited for the replica. Where it was given away in the middle of the backoff, it is left out."
             .into(),
         String::new(),
     ]);
