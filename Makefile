@@ -23,6 +23,7 @@ WORKER = $(TARGET_DIR)/$(HOST)/release/worker
 TOOLS := $(CURDIR)/.cache/tools
 SCRIPTS := compose/fetch-cli compose/base-image compose/image compose/service-image .ci/run
 DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.1
 export DOCKER
 
 .PHONY: help
@@ -80,6 +81,18 @@ fuzz: cargo ## Hand in 1,000,000 fuzzed results and look at the memory; then fuz
 	@$(CARGO) build --release --package fuzz --quiet
 	@'$(TARGET_DIR)/release/fuzz' intake
 	@'$(TARGET_DIR)/release/fuzz' run --seconds $(FUZZ_SECONDS)
+
+# What is found anew goes into .cache/fuzz; what was wrong, into crates/fuzz/libfuzzer/artifacts.
+LIBFUZZER = $(CARGO) fuzz run --fuzz-dir crates/fuzz/libfuzzer --target-dir '$(TARGET_DIR)/libfuzzer' --sanitizer none any
+.PHONY: fuzz-guided
+fuzz-guided: cargo $(if $(shell command -v cargo-fuzz),,$(TOOLS)/bin/cargo-fuzz) ## Fuzz each parser with libFuzzer, led by what it reaches, for a minute (FUZZ_SECONDS=n)
+	@export PATH="$$PATH:$(TOOLS)/bin"; cp -- Cargo.lock crates/fuzz/libfuzzer/Cargo.lock; \
+	for corpus in crates/fuzz/corpus/*; do \
+	  export FUZZ_TARGET="$${corpus##*/}"; found=".cache/fuzz/$$FUZZ_TARGET"; mkdir -p "$$found"; \
+	  echo "==> $$FUZZ_TARGET"; \
+	  $(LIBFUZZER) "$$found" "$$corpus" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 2>"$$found.log" || { tail -n 40 "$$found.log" >&2; exit 1; }; \
+	  grep -E 'number_of_executed_units|new_units_added' "$$found.log"; \
+	done
 
 .PHONY: bench-recovery
 bench-recovery: supervisor worker ## Measure how long a restart with 100,000 tasks takes, to the first dispatch
@@ -173,10 +186,12 @@ check-clippy: cargo
 	@$(CARGO) clippy --package supervisor --features simulate --bin simulate -- -D warnings
 
 # Built without optimisation: 45 s instead of minutes, and a check still takes under two.
-$(TOOLS)/bin/cargo-deny:
-	@echo "==> installing cargo-deny $(DENY_VERSION) into .cache/tools"
+$(TOOLS)/bin/cargo-deny: TOOL = cargo-deny@$(DENY_VERSION)
+$(TOOLS)/bin/cargo-fuzz: TOOL = cargo-fuzz@$(CARGO_FUZZ_VERSION)
+$(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-fuzz:
+	@echo "==> installing $(TOOL) into .cache/tools"
 	@CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR='$(TOOLS)/build' \
-	  $(CARGO) install --quiet --locked --debug --root '$(TOOLS)' cargo-deny@$(DENY_VERSION)
+	  $(CARGO) install --quiet --locked --debug --root '$(TOOLS)' $(TOOL)
 	@rm -rf -- '$(TOOLS)/build'
 
 .PHONY: check-deny
