@@ -1,8 +1,8 @@
 //! On what and with what it was measured.
 
-use std::{fs, process::Command, thread};
+use std::{fs, process::Command, thread, time::Duration};
 
-use crate::contenders;
+use crate::{Result, contenders};
 
 /// Returns lines of a Markdown list.
 pub(crate) fn lines(with_litellm: bool) -> Vec<String> {
@@ -34,6 +34,16 @@ pub(crate) fn lines(with_litellm: bool) -> Vec<String> {
         lines.push(format!("- Peer: LiteLLM {version}, a worker process for each core"));
     }
     lines
+}
+
+/// Returns the processor time that the hypervisor has given to others while this machine wanted it, of all cores
+/// since the start. It counts in ticks of the kernel's, 10 ms as a rule. (`man 5 proc_stat`, `steal`)
+pub(crate) fn stolen() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    // `cpu`, and after it the times for user, nice, system, idle, iowait, irq, softirq, steal.
+    let ticks = stat.split_whitespace().nth(8).ok_or("no such field in /proc/stat")?;
+    let per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
+    Ok(Duration::from_secs(ticks.parse()?) / per_second)
 }
 
 fn read(path: &str) -> Option<String> {

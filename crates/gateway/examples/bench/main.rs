@@ -46,11 +46,11 @@ struct Options {
     write: Option<PathBuf>,
 
     /// How often each contender has its turn
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
     /// How long a turn takes, in seconds
-    #[arg(long, default_value_t = 1.2)]
+    #[arg(long, default_value_t = 0.6)]
     seconds: f64,
 
     /// How many streams are open at once
