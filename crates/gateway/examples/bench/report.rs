@@ -105,7 +105,10 @@ pub(crate) fn markdown(plan: &Plan, findings: &Findings) -> String {
     ];
     out.extend(targets(plan, findings).iter().map(|target| {
         let verdict = if target.is_met { "met" } else { "**missed**" };
-        format!("| {} | {} | {} | {verdict} | {} |", target.what, target.wanted, target.found, target.floor)
+        format!(
+            "| {} | {} | {} | {verdict} | {} |",
+            target.what, target.wanted, target.found, target.floor
+        )
     }));
     for requests in [&findings.small, &findings.large] {
         let kb = requests.bytes as f64 / 1e3;

@@ -275,9 +275,10 @@ impl Turns<'_> {
             let (stolen, cpu) = (facts::stolen()?, lane.cpu_time()?);
             let measured = load(length, lane, size, pace)?;
             let stolen = facts::stolen()?.saturating_sub(stolen);
-            let cpu = lane.cpu_time()?.zip(cpu).map(|(after, before)| {
-                (after - before).as_secs_f64() / measured.answers as f64
-            });
+            let cpu = lane
+                .cpu_time()?
+                .zip(cpu)
+                .map(|(after, before)| (after - before).as_secs_f64() / measured.answers as f64);
             if least.as_ref().is_none_or(|(least, _)| stolen < *least) {
                 least = Some((stolen, Turn { measured, cpu }));
             }

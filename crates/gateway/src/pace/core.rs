@@ -4,6 +4,11 @@
 //! the first of each model that has requests waiting, and a few steps in ordered sets for each request
 //! that goes: it does not depend on how many wait, nor on what was before.
 
+mod answers;
+mod holding;
+mod lane;
+mod status;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -13,33 +18,17 @@ use foldhash::fast::RandomState;
 use protocol::WorkerId;
 use tokio::time::Instant;
 
+use self::lane::{Account, AccountIx, Lane, LaneIx, Worker, check_gate};
 use super::{
     allowance::{Allowance, Block, Cost, Pending},
-    bucket::later,
     config::PaceConfig,
-    gate::Gate,
-    queue::{Id, Party, Place, Queue, place},
+    queue::{Id, Party, Place, place},
     random::Random,
-    told::Told,
-    window::{Trouble, Window},
-    words::{AccountId, LimitStatus, Scope, WaitReason, Waits, Want},
+    words::{AccountId, Scope, WaitReason, Waits, Want},
 };
-
-/// How many models of accounts are kept in mind. The name comes from the request, thus from a
-/// container that may say anything: beyond this the one that was idle longest is forgotten.
-const MOST_LANES: usize = 256;
-
-/// How much of what was learned about estimates is kept at each answer: about the last twenty count.
-const MEMORY: f64 = 0.95;
-
-/// By how much estimates can be wrong. Beyond it somebody plays with us.
-const SCALES: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 
 /// No request has more tokens.
 const MOST_TOKENS: u64 = 100_000_000;
-
-pub(crate) type AccountIx = usize;
-pub(crate) type LaneIx = usize;
 
 /// What becomes of a request that asks.
 #[derive(Debug)]
@@ -85,68 +74,6 @@ pub(crate) enum End {
     Unknown,
     /// It was never sent.
     Unsent,
-}
-
-#[derive(Debug)]
-struct Account {
-    id: AccountId,
-    allowance: Option<Allowance>,
-    gate: Gate,
-    /// The models that have requests waiting.
-    waiting: BTreeSet<LaneIx>,
-}
-
-/// A model, or a class of them, of one account: what the API limits together.
-#[derive(Debug)]
-struct Lane {
-    account: AccountIx,
-    class: Arc<str>,
-    configured: Option<Allowance>,
-    server: Allowance,
-    window: Window,
-    gate: Gate,
-    queue: Queue,
-    /// What holds its queue back.
-    block: Option<Block>,
-    in_flight: u32,
-    pending: Pending,
-    /// The last request whose answer's headers were taken over.
-    heard: u64,
-    input: Scale,
-    output: Scale,
-    used: Instant,
-}
-
-/// What estimates are multiplied by: what requests turned out to be, by what was estimated.
-#[derive(Debug)]
-struct Scale {
-    actual: f64,
-    estimated: f64,
-}
-
-impl Scale {
-    /// One request's worth of trust in estimates as they are.
-    fn new() -> Self {
-        Self { actual: 1000.0, estimated: 1000.0 }
-    }
-
-    fn factor(&self) -> f64 {
-        (self.actual / self.estimated).clamp(*SCALES.start(), *SCALES.end())
-    }
-
-    fn learn(&mut self, estimated: f64, actual: f64) {
-        if estimated > 0.0 {
-            self.actual = self.actual * MEMORY + actual;
-            self.estimated = self.estimated * MEMORY + estimated;
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Worker {
-    allowance: Allowance,
-    /// The models in whose queues its requests are parked.
-    parked: BTreeSet<LaneIx>,
 }
 
 #[derive(Debug)]
@@ -288,103 +215,6 @@ impl Core {
         } else {
             self.end(now, id, End::Unsent);
         }
-    }
-
-    /// The head of an answer has come. With [`Verdict::Again`] the request has ended.
-    pub(crate) fn answered(&mut self, now: Instant, id: Id, status: u16, told: &Told) -> Verdict {
-        let Some(Request { lane: lane_ix, estimate, phase, .. }) = self.requests.get_mut(&id)
-        else {
-            return Verdict::Deliver;
-        };
-        let Phase::Sent { seq, cost, answered, good } = phase else { return Verdict::Deliver };
-        *good = (200..300).contains(&status);
-        let (lane_ix, estimate, seq, cost) = (*lane_ix, *estimate, *seq, *cost);
-        let lane = &mut self.lanes[lane_ix];
-        let account = &mut self.accounts[lane.account];
-        if !std::mem::replace(answered, true) {
-            lane.pending.answered(estimate, cost);
-        }
-        let refused = matches!(status, 429 | 529);
-        // An answer that was overtaken says how it was, not how it is; but a refusal is news.
-        if seq > lane.heard || refused {
-            lane.heard = lane.heard.max(seq);
-            let overtaken = seq < lane.heard;
-            lane.server.hear(now, told, (!overtaken).then_some(lane.pending));
-        }
-        if !refused {
-            if status < 500 {
-                account.gate.succeed(seq);
-                if lane.gate.succeed(seq) {
-                    lane.window.restart();
-                }
-                if status < 400 {
-                    lane.window.succeed(now, lane.in_flight, !lane.queue.is_empty());
-                }
-            } else {
-                account.gate.forget(seq);
-                lane.gate.forget(seq);
-            }
-            let ix = lane.account;
-            self.settle(now, ix);
-            return Verdict::Deliver;
-        }
-        let need = Cost { input: cost.input.max(estimate.input), ..cost };
-        let mut again = estimate.input;
-        if let Some(rejected) = told.rejected.as_ref().filter(|_| status == 429) {
-            // Subscriptions are limited over all models, apart from some windows of one family.
-            let wait = rejected.reset.or(told.retry_after);
-            let gate = if rejected.is_of(&lane.class) { &mut lane.gate } else { &mut account.gate };
-            match wait {
-                Some(wait) => {
-                    gate.pause(now, WaitReason::RateLimited, seq, wait, &mut self.random);
-                }
-                None => gate.refuse(now, WaitReason::RateLimited, seq, None, &mut self.random),
-            }
-        } else if status == 529 {
-            lane.window.cut(now, Trouble::Overloaded, seq, self.next_seq - 1);
-            let reason = WaitReason::Overloaded;
-            lane.gate.refuse(now, reason, seq, told.retry_after, &mut self.random);
-        } else if let Some((reason, count, need)) = told.exhausted(need) {
-            lane.server.missed(now, reason, need - count.remaining as f64);
-            // The number in flight is not to blame. When the bucket has enough again can be reckoned.
-            let rate = count.limit as f64 / 60.0;
-            let wait = told
-                .retry_after
-                .unwrap_or_else(|| later(now, (need - count.remaining as f64) / rate) - now);
-            if reason == WaitReason::InputTokens {
-                // What will be there then must be what it needs.
-                let then = count.remaining as f64 + wait.as_secs_f64() * rate;
-                again = again.max(then.min(count.limit as f64));
-            }
-            lane.gate.pause(now, WaitReason::RateLimited, seq, wait, &mut self.random);
-        } else {
-            lane.window.cut(now, Trouble::Limited, seq, self.next_seq - 1);
-            let reason = WaitReason::RateLimited;
-            lane.gate.refuse(now, reason, seq, told.retry_after, &mut self.random);
-        }
-        // It cost nothing.
-        let ix = lane.account;
-        self.hold_late(now, ix);
-        if told.hopeless {
-            self.charge(now, id, Cost::default());
-            self.settle(now, ix);
-            return Verdict::Deliver;
-        }
-        self.end(now, id, End::Unsent);
-        Verdict::Again { input: again.ceil() as u64 }
-    }
-
-    /// The API broke an answer off, because it is overloaded.
-    pub(crate) fn overloaded(&mut self, now: Instant, id: Id) {
-        let Some(Request { lane, phase: Phase::Sent { seq, .. }, .. }) = self.requests.get(&id)
-        else {
-            return;
-        };
-        let (lane, seq) = (&mut self.lanes[*lane], *seq);
-        lane.window.cut(now, Trouble::Overloaded, seq, self.next_seq - 1);
-        lane.gate.refuse(now, WaitReason::Overloaded, seq, None, &mut self.random);
-        let account = lane.account;
-        self.settle(now, account);
     }
 
     /// A request that had its turn has ended.
@@ -635,192 +465,4 @@ impl Core {
         }
         waits
     }
-
-    /// Tells those whose time is up.
-    fn give_up(&mut self, now: Instant, account: AccountIx) {
-        self.hold(account, now, |lane, worker| {
-            let reason = lane.queue.reason_of(worker).unwrap_or(WaitReason::InFlight);
-            let block = lane.block.filter(|block| block.reason == reason);
-            let scope = block.map_or(Scope::Worker, |block| block.scope);
-            (now, HeldUntil { reason, scope, until: block.and_then(|block| block.until) })
-        });
-    }
-
-    /// Tells those who would give up before what the API said is over.
-    fn hold_late(&mut self, now: Instant, account: AccountIx) {
-        let of_account = check_gate(&self.accounts[account].gate, now, Scope::Account).err();
-        self.hold(account, now, |lane, _| {
-            let of_lane = check_gate(&lane.gate, now, Scope::Model).err();
-            let until = |block: &Block| block.until;
-            let block = of_account.into_iter().chain(of_lane).max_by_key(until);
-            match block {
-                Some(Block { reason, scope, until: Some(until), .. }) => {
-                    (until, HeldUntil { reason, scope, until: Some(until) })
-                }
-                _ => (
-                    now,
-                    HeldUntil { reason: WaitReason::InFlight, scope: Scope::Model, until: None },
-                ),
-            }
-        });
-    }
-
-    /// Holds all requests of an account that give up before the instant that `judge` returns.
-    fn hold(
-        &mut self,
-        account: AccountIx,
-        now: Instant,
-        judge: impl Fn(&Lane, &Party) -> (Instant, HeldUntil),
-    ) {
-        for lane in self.accounts[account].waiting.clone() {
-            while let Some((give_up, id)) = self.lanes[lane].queue.first_to_give_up() {
-                let Some(request) = self.requests.get(&id) else {
-                    panic!("BUG: request {id} is in a queue, and nobody knows it");
-                };
-                let (until, held) = judge(&self.lanes[lane], &request.worker);
-                if give_up > until || (give_up == until && until > now) {
-                    break;
-                }
-                self.unqueue(now, id);
-                self.outcomes.push((id, Outcome::Held(held)));
-            }
-        }
-    }
-
-    fn account(&mut self, now: Instant, id: &AccountId) -> AccountIx {
-        if let Some(ix) = self.account_by_id.get(id) {
-            return *ix;
-        }
-        let limits = &self.config.account;
-        self.accounts.push(Account {
-            id: id.clone(),
-            allowance: (!limits.is_none())
-                .then(|| Allowance::configured(Scope::Account, limits, now)),
-            gate: Gate::default(),
-            waiting: BTreeSet::new(),
-        });
-        self.account_by_id.insert(id.clone(), self.accounts.len() - 1);
-        self.accounts.len() - 1
-    }
-
-    fn lane(&mut self, now: Instant, account: AccountIx, model: &Arc<str>) -> LaneIx {
-        let (class, limits) = self.config.class(model);
-        let key = (account, class);
-        if let Some(ix) = self.lane_by_class.get(&key) {
-            return *ix;
-        }
-        let lane = Lane {
-            account,
-            class: Arc::clone(&key.1),
-            configured: (!limits.is_none())
-                .then(|| Allowance::configured(Scope::Model, &limits, now)),
-            server: Allowance::unknown(now),
-            window: Window::new(now),
-            gate: Gate::default(),
-            queue: Queue::default(),
-            block: None,
-            in_flight: 0,
-            pending: Pending::default(),
-            heard: 0,
-            input: Scale::new(),
-            output: Scale::new(),
-            used: now,
-        };
-        let idle = (self.lanes.len() >= MOST_LANES).then(|| {
-            let idle = |lane: &Lane| lane.in_flight == 0 && lane.queue.is_empty();
-            let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| idle(lane));
-            lanes.min_by_key(|(_, lane)| lane.used).map(|(ix, _)| ix)
-        });
-        let ix = match idle.flatten() {
-            Some(ix) => {
-                let old = std::mem::replace(&mut self.lanes[ix], lane);
-                self.lane_by_class.remove(&(old.account, old.class));
-                ix
-            }
-            None => {
-                self.lanes.push(lane);
-                self.lanes.len() - 1
-            }
-        };
-        self.lane_by_class.insert(key, ix);
-        ix
-    }
-
-    /// Returns whether nothing is left of any request.
-    #[cfg(test)]
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.requests.is_empty()
-            && self.waiting == 0
-            && self.accounts.iter().all(|account| account.waiting.is_empty())
-            && self.lanes.iter().all(|lane| {
-                lane.in_flight == 0 && lane.queue.is_empty() && lane.pending.requests == 0
-            })
-    }
-
-    /// Returns the limits of the workers that have some.
-    pub(crate) fn worker_limits(&mut self, now: Instant) -> Vec<(WorkerId, Vec<LimitStatus>)> {
-        let status =
-            |(id, worker): (&WorkerId, &mut Worker)| (id.clone(), worker.allowance.status(now));
-        self.workers.iter_mut().map(status).collect()
-    }
-
-    /// Returns how things stand, for each model of each account that was used.
-    pub(crate) fn status(&mut self, now: Instant) -> Vec<LaneStatus> {
-        let mut all = Vec::new();
-        for lane in &mut self.lanes {
-            let account = &mut self.accounts[lane.account];
-            let allowances =
-                [account.allowance.as_mut(), lane.configured.as_mut(), Some(&mut lane.server)];
-            let limits = allowances.into_iter().flatten().flat_map(|it| it.status(now)).collect();
-            let shut = check_gate(&account.gate, now, Scope::Account)
-                .and_then(|()| check_gate(&lane.gate, now, Scope::Model));
-            all.push(LaneStatus {
-                account: account.id.clone(),
-                model: Arc::clone(&lane.class),
-                limits,
-                in_flight: lane.in_flight,
-                window: lane.window.size(),
-                waiting: lane.queue.len(),
-                block: lane.block.or(shut.err()),
-            });
-        }
-        all
-    }
-}
-
-/// [`PaceStatus`](super::PaceStatus) before it knows what the wall's clock shows.
-#[derive(Debug)]
-pub(crate) struct LaneStatus {
-    pub(crate) account: AccountId,
-    pub(crate) model: Arc<str>,
-    pub(crate) limits: Vec<LimitStatus>,
-    pub(crate) in_flight: u32,
-    pub(crate) window: u32,
-    pub(crate) waiting: usize,
-    pub(crate) block: Option<Block>,
-}
-
-impl Lane {
-    /// Something holds back all in the queue that are not parked; or nothing does.
-    fn blocked(&mut self, now: Instant, block: Option<Block>) {
-        self.queue.blocked(now, block.map(|block| block.reason));
-        self.block = block;
-    }
-
-    /// Returns what a request will cost, going by what others did.
-    fn cost(&self, estimate: Cost) -> Cost {
-        Cost {
-            input: estimate.input * self.input.factor(),
-            output: estimate.output * self.output.factor(),
-        }
-    }
-}
-
-fn check_gate(gate: &Gate, now: Instant, scope: Scope) -> Result<(), Block> {
-    gate.check(now).map_err(|shut| Block {
-        reason: shut.reason,
-        scope,
-        wake: shut.wake,
-        until: shut.told,
-    })
 }

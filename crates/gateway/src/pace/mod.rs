@@ -49,14 +49,6 @@ mod core;
 mod gate;
 mod queue;
 mod random;
-/// Reads any headers of an answer.
-#[cfg(feature = "fuzzing")]
-pub(crate) fn read_any(headers: &http::HeaderMap, now: protocol::Time) {
-    let lines = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let lines: Vec<_> = lines.collect();
-    let _ = told::Told::read(lines.into_iter(), now);
-}
-
 #[cfg(test)]
 mod tests;
 mod told;
@@ -72,3 +64,11 @@ pub use self::{
         Want,
     },
 };
+
+/// Reads any headers of an answer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_any(headers: &http::HeaderMap, now: protocol::Time) {
+    let lines = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let lines: Vec<_> = lines.collect();
+    let _ = told::Told::read(lines.into_iter(), now);
+}
