@@ -295,6 +295,18 @@ impl Ledger {
         worst: Worst,
         give_up: Instant,
     ) -> Result<Reservation, Refused> {
+        self.reserve_letting_go(caller, model, worst, give_up, || {}).await
+    }
+
+    /// Does the same, and calls `let_go` each time before it waits: for what others should have meanwhile.
+    pub(crate) async fn reserve_letting_go(
+        &self,
+        caller: &Caller,
+        model: &str,
+        worst: Worst,
+        give_up: Instant,
+        mut let_go: impl FnMut(),
+    ) -> Result<Reservation, Refused> {
         let mut queued = Queued { shared: &self.0, place: None };
         loop {
             let changed = self.0.changed.notified();
@@ -312,6 +324,7 @@ impl Ledger {
             if !refused.may_pass() || now >= give_up {
                 return Err(refused);
             }
+            let_go();
             tokio::select! {
                 () = changed => {}
                 () = sleep_until(give_up.min(now + LOOK_AGAIN)) => {}

@@ -21,9 +21,9 @@ use crate::{
     download::{short, without_key},
     exchange::End,
     http1::{Framing, RequestHead},
-    ledger::{OverBudget, Refused},
+    ledger::{OverBudget, Refused, Reservation},
     limits,
-    pace::{Next, WaitReason, Waits, Want},
+    pace::{Held, Next, Turn, WaitReason, Waits, Want},
     prefix::Sender,
     proxy::{Own, Proxy, gone, own},
     stop::Stop,
@@ -83,6 +83,47 @@ impl Proxy {
         }
     }
 
+    /// Holds what a request can cost. While it waits for that, others have its turn.
+    async fn afford(
+        &self,
+        ask: &Ask,
+        case: &Case,
+        turn: Turn,
+        give_up: Instant,
+    ) -> Result<(Turn, Reservation), Poor> {
+        let governor = &self.governor;
+        let (mut turn, mut let_go) = (Some(turn), None);
+        let release = || {
+            if let Some(turn) = turn.take() {
+                let_go = Some((turn.give_back(), Instant::now()));
+            }
+        };
+        let (caller, worst) = (&case.caller, governor.worst(ask));
+        let ledger = &governor.ledger;
+        let reserving = ledger.reserve_letting_go(caller, &ask.model, worst, give_up, release);
+        let reservation = match reserving.await {
+            Ok(reservation) => reservation,
+            Err(refused) => {
+                turn.into_iter().for_each(Turn::release);
+                return Err(Poor::Refused(refused));
+            }
+        };
+        if let Some(turn) = turn {
+            return Ok((turn, reservation));
+        }
+        let Some((mut want, since)) = let_go else {
+            panic!("BUG: a turn should be had, or have been let go");
+        };
+        want.waited.add(WaitReason::Budget, since.elapsed());
+        match governor.pace.turn(want).await {
+            Ok(turn) => Ok((turn, reservation)),
+            Err(held) => {
+                reservation.release();
+                Err(Poor::Held(held))
+            }
+        }
+    }
+
     /// Sends a request until there is an answer that the client has a use for.
     async fn converse(&self, call: Call<'_>) -> Result<(Answer, Option<Booking>), Own> {
         let Call { request, body, ask, case, arrived, client } = call;
@@ -112,25 +153,21 @@ impl Proxy {
         };
         loop {
             let credential = self.account.credential().await.map_err(stop)?;
-            let mut turn = governor.pace.turn(want).await.map_err(|held| stop(held.into()))?;
+            let turn = governor.pace.turn(want).await.map_err(|held| stop(held.into()))?;
             if let Some(stop) = case.stop() {
                 // Meanwhile another request of the attempt was told so.
                 turn.release();
                 return Err(stopped(stop));
             }
-            let waits = *turn.waited();
-            let worst = governor.worst(&ask);
-            let reserving = governor.ledger.reserve_when_free(caller, &ask.model, worst, give_up);
-            let reservation = match reserving.await {
-                Ok(reservation) => reservation,
-                Err(refused) => {
-                    turn.release();
-                    return Err(match refused {
-                        Refused::OverBudget(over) => stop(over.into()),
-                        Refused::Unwritable { .. } => own(answer::unbookable(&refused), End::Own),
-                    });
+            let (mut turn, reservation) = match self.afford(&ask, case, turn, give_up).await {
+                Ok(both) => both,
+                Err(Poor::Refused(Refused::OverBudget(over))) => return Err(stop(over.into())),
+                Err(Poor::Refused(refused)) => {
+                    return Err(own(answer::unbookable(&refused), End::Own));
                 }
+                Err(Poor::Held(held)) => return Err(stop(held.into())),
             };
+            let waits = *turn.waited();
             place.sent();
             let sender = Sender {
                 run: caller.run,
@@ -193,6 +230,13 @@ impl Proxy {
             });
         }
     }
+}
+
+/// Why a request that had its turn can't be paid for.
+enum Poor {
+    Refused(Refused),
+    /// It let its turn go while it waited for money, and gets no other in time.
+    Held(Held),
 }
 
 fn stopped(stop: &Stop) -> Own {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
-    Choice, Decider, Decision, DecisionId, DecisionKind, Event, HoldScope, TaskError, Time,
+    Choice, Decider, Decision, DecisionId, DecisionKind, Event, HoldScope, RunId, TaskError, Time,
 };
 
 use crate::graph::TaskIx;
+use crate::run::Run;
 use crate::scheduler::Turn;
 use crate::{Command, Refusal, Scheduler, TaskEntry, TaskState, work};
 
@@ -396,9 +397,8 @@ impl Scheduler {
     pub(crate) fn let_go_at_start(&mut self, turn: &mut Turn<'_>) {
         self.raise_questions(turn);
         let bound_in_journal = |scope: &HoldScope| match scope {
-            HoldScope::Run(_) => true,
             HoldScope::Worker(_) | HoldScope::All => false,
-            HoldScope::Task(_) => self.budget(scope) != Budget::default(),
+            HoldScope::Run(_) | HoldScope::Task(_) => self.budget(scope) != Budget::default(),
         };
         let kept: BTreeSet<_> = self
             .holds
@@ -446,13 +446,11 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Tells of the budgets that the journals hold.
+    /// Tells of the budgets that the journals hold, and of each open run: for one that names none, the configuration may.
     pub(crate) fn tell_budgets(&self, turn: &mut Turn<'_>) {
-        for run in self.runs.iter().filter(|run| run.ended.is_none()) {
-            let scope = HoldScope::Run(run.entry.run);
-            if self.budget(&scope) != Budget::default() {
-                turn.command(Command::SetBudget { scope });
-            }
+        let open = |run: &&Run| run.ended.is_none() && run.entry.run != RunId::Adhoc;
+        for run in self.runs.iter().filter(open) {
+            turn.command(Command::SetBudget { scope: HoldScope::Run(run.entry.run) });
         }
         for (scope, decided) in &self.holds.budgets {
             let is_told = match scope {

@@ -230,10 +230,9 @@ impl Scheduler {
                 turn.command(Command::Publish { task: result.task_id.clone() });
             }
             Event::RunEnded { run, .. } => turn.command(Command::CloseRun { run: *run }),
-            Event::RunOpened { run, budget_usd, budget_tokens, .. } => {
-                if budget_usd.is_some() || budget_tokens.is_some() {
-                    turn.command(Command::SetBudget { scope: HoldScope::Run(*run) });
-                }
+            // Where it names no budget, the configuration may. Nothing bounds the standing run.
+            Event::RunOpened { run, .. } if *run != RunId::Adhoc => {
+                turn.command(Command::SetBudget { scope: HoldScope::Run(*run) });
             }
             Event::DecisionMade {
                 decision,
@@ -246,7 +245,8 @@ impl Scheduler {
                     turn.command(Command::SetBudget { scope });
                 }
             }
-            Event::PlanRejected { .. }
+            Event::RunOpened { .. }
+            | Event::PlanRejected { .. }
             | Event::PlanAccepted { .. }
             | Event::AttemptDispatched { .. }
             | Event::AttemptStarted { .. }

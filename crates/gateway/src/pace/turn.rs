@@ -344,6 +344,14 @@ impl Turn {
         self.end(End::Unsent);
     }
 
+    /// Does the same, and returns what was wanted, for another turn later. It keeps its place among those who wait:
+    /// that goes by when it came.
+    pub(crate) fn give_back(self) -> Want {
+        let want = self.want.clone();
+        self.release();
+        want
+    }
+
     fn end(mut self, end: End) {
         self.end_once(end);
     }

@@ -75,11 +75,13 @@ pub enum WaitReason {
     /// Another request that writes the same prefix to the prompt cache. The pace knows no such
     /// wait; whoever does adds it to the others.
     Stagger,
+    /// A budget whose rest is held for requests that are under way. The pace knows no such wait either.
+    Budget,
 }
 
 impl WaitReason {
     /// All reasons.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Requests,
         Self::InputTokens,
         Self::OutputTokens,
@@ -88,6 +90,7 @@ impl WaitReason {
         Self::RateLimited,
         Self::Overloaded,
         Self::Stagger,
+        Self::Budget,
     ];
 }
 
@@ -102,6 +105,7 @@ impl fmt::Display for WaitReason {
             Self::RateLimited => "rate limited",
             Self::Overloaded => "overloaded",
             Self::Stagger => "prompt cache being written",
+            Self::Budget => "budget held by others",
         })
     }
 }

@@ -33,6 +33,9 @@ const ANSWER: &str = "event: message_start\n\
     data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":200}}\n\n\
     event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
+/// So many tokens of output could cost $1.
+const DEAR: u64 = 100_000;
+
 fn ask(max_tokens: u64) -> String {
     format!(r#"{{"model":"{MODEL}","max_tokens":{max_tokens},"stream":true,"messages":[]}}"#)
 }
@@ -426,6 +429,55 @@ async fn answer_that_breaks_off_holds_the_most_that_it_may_have_cost() {
     assert_eq!((totals.sums.cut_off, totals.sums.tokens.input), (1, 1000));
     let worst = totals.sums.cost + totals.sums.held;
     assert!(worst >= usd(0.002 + 0.01), "{totals:?}");
+}
+
+#[tokio::test]
+async fn request_that_waits_for_money_lets_others_have_its_turn() {
+    let (answer, asked) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let shared = (Arc::clone(&answer), Arc::clone(&asked));
+    let (url, _) = upstream(move |request: Request<Incoming>| {
+        let (let_go, asked) = shared.clone();
+        async move {
+            if request.into_body().collect().await.unwrap().to_bytes() == ask(DEAR) {
+                asked.fetch_add(1, Ordering::SeqCst);
+                let_go.notified().await;
+            }
+            streamed(full(ANSWER))
+        }
+    })
+    .await;
+    let account = Limits { max_in_flight: Some(2), ..Limits::default() };
+    let world = World::with(&url, PaceConfig { account, ..PaceConfig::default() });
+    // For one of them at a time.
+    bound(&world.gateway, task(), 1.5);
+    let poor = at_work(&world, "marie-1", 1).await;
+    let ask_dear = || {
+        let path = poor.path().to_owned();
+        tokio::spawn(async move { read(send(&path, request(ask(DEAR))).await).await })
+    };
+    let first = ask_dear();
+    soon("the first is sent", async {
+        while asked.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    let second = ask_dear();
+
+    let other = world.replica("anga-1", Some("the-key")).await;
+    other.assign(Some(Caller { task: "other".parse().unwrap(), ..caller("anga-1", 1) }));
+    for _ in 0..20 {
+        let response = soon("another's turn", send(other.path(), request(ask(9)))).await;
+        assert_eq!(read(response).await, ANSWER);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "the second is not sent");
+
+    answer.notify_one();
+    assert_eq!(soon("the first", first).await.unwrap(), ANSWER);
+    answer.notify_one();
+    assert_eq!(soon("the second", second).await.unwrap(), ANSWER);
+    let totals = settled(&world.gateway).await;
+    assert!(totals.sums.waits.contains_key("budget"), "{totals:?}");
 }
 
 #[tokio::test]

@@ -30,6 +30,10 @@ fn of_run() -> HoldScope {
 
 /// A run with a budget: `r1.a` and `r1.b` are out, `r1.c` waits.
 fn with_run() -> Rig {
+    with_run_of(Some(2.0))
+}
+
+fn with_run_of(budget_usd: Option<f64>) -> Rig {
     let mut rig = Rig::new(config());
     rig.step(Input::OpenRun {
         run: run_id(1),
@@ -39,7 +43,7 @@ fn with_run() -> Rig {
         request: None,
         plan: Some(plan(THREE)),
         priority: Default::default(),
-        budget_usd: Some(2.0),
+        budget_usd,
         budget_tokens: None,
         rehearsal: true,
     });
@@ -67,7 +71,8 @@ fn made(step: &scheduler::Step) -> Vec<(String, Choice, Decider)> {
 
 #[test]
 fn budget_of_a_run_is_told_before_its_first_attempt() {
-    for (usd, tokens, told) in [(Some(2.0), None, 1), (None, Some(9), 1), (None, None, 0)] {
+    // Where it names none, the configuration may.
+    for (usd, tokens) in [(Some(2.0), None), (None, Some(9)), (None, None)] {
         let mut rig = Rig::new(config());
         let step = rig.step(Input::OpenRun {
             run: run_id(1),
@@ -82,7 +87,7 @@ fn budget_of_a_run_is_told_before_its_first_attempt() {
             rehearsal: true,
         });
         let tells = Command::SetBudget { scope: of_run() };
-        assert_eq!(step.commands.iter().take_while(|command| **command == tells).count(), told);
+        assert_eq!(step.commands.iter().take_while(|command| **command == tells).count(), 1);
         assert_eq!(rig.scheduler.budget(&of_run()), Budget { usd, tokens });
     }
 }
@@ -338,6 +343,23 @@ fn restart_lets_go_what_the_configuration_bounds_and_keeps_what_the_journal_boun
     assert_eq!(dispatched(&step), ["default on fabien-1"]);
     assert_eq!(step.commands[0], Command::SetBudget { scope: of_run() });
     assert_eq!(dispatched(&rig.decide("d1", go_on_with(1.0))), ["own on fabien-2"]);
+}
+
+#[test]
+fn restart_lets_go_a_run_that_only_the_configuration_bounds() {
+    let mut rig = with_run_of(None);
+    rig.over_budget("r1.a", of_run());
+    let step = rig.restart(config());
+
+    assert_eq!(rig.decisions(), []);
+    assert_eq!(step.commands[0], Command::SetBudget { scope: of_run() });
+    assert!(dispatched(&step).contains(&"r1.a on marie-1".to_owned()), "{:?}", dispatched(&step));
+    // What somebody granted stands in the journal.
+    rig.over_budget("r1.a", of_run());
+    rig.decide("d2", go_on_with(3.0));
+    rig.over_budget("r1.a", of_run());
+    rig.restart(config());
+    assert_eq!(rig.decisions().len(), 1);
 }
 
 #[test]

@@ -226,7 +226,9 @@ impl Records {
             Decider::Person => {}
             Decider::Retry => assert_ne!(kind, DecisionKind::Budget),
             Decider::Restart => assert!(
-                kind != DecisionKind::Budget || !matches!(scope, HoldScope::Run(_)),
+                kind != DecisionKind::Budget
+                    || !matches!(scope, HoldScope::Run(_))
+                    || scheduler.budget(&scope) == Budget::default(),
                 "what the journal bounds, a restart does not mend"
             ),
             Decider::Time => assert!(held.until.is_some_and(|until| until <= now)),
