@@ -28,13 +28,22 @@ impl Gateways {
         let Some(attempt) = Attempt::new(report.attempt) else { return };
         let (run, task) = (report.run, report.task_id.clone());
         if let Some(used) = self.used(run, &task, attempt).await {
-            compare(report, used);
+            if !self.rehearsal {
+                compare(report, used);
+            }
             report.usage = used.usage;
             report.cost_usd = used.cost_usd;
         }
         let stop = listener.and_then(|listener| listener.stop(&task, attempt));
-        if let (Status::Failed, Some(stop)) = (report.status, stop) {
-            report.error = Some(self.failure(stop, &report.worker));
+        match (report.status, stop, &report.error) {
+            (Status::Failed, Some(stop), _) => {
+                report.error = Some(self.failure(stop, &report.worker));
+            }
+            (Status::Failed, None, Some(error)) if is_told_before(error) => {
+                let message = format!("what stopped it is asked again: {}", error.message);
+                report.error = Some(TaskError::new(FailureKind::WorkerLost, message));
+            }
+            _ => {}
         }
     }
 
@@ -91,13 +100,18 @@ impl Gateways {
     }
 }
 
+/// Says whether an attempt ended because the gateway of a daemon that is gone by now told it to. Only that one knew
+/// why; the status alone looks like an answer of the API. Asked again, this one will say it, if it is still so.
+fn is_told_before(error: &TaskError) -> bool {
+    use FailureKind::{Auth, Billing, Overloaded, RateLimited};
+    let is_by_status = matches!(error.kind, Auth | Billing | Overloaded | RateLimited);
+    is_by_status && error.message.contains("gateway: ")
+}
+
 /// Says where what the agent reckons is not what the gateway saw. The agent leaves out answers that broke
 /// off, so it may well be less.
 fn compare(report: &TaskResult, used: Used) {
-    let apart = |a: f64, b: f64| (a - b).abs() > 0.01 * a.max(b);
-    let all = |usage: &Usage| usage.input().saturating_add(usage.output_tokens) as f64;
-    let costs = report.cost_usd.zip(used.cost_usd).filter(|(agent, _)| *agent > 0.0);
-    if apart(all(&report.usage), all(&used.usage)) || costs.is_some_and(|(a, b)| apart(a, b)) {
+    if disagree((&report.usage, report.cost_usd), &used) {
         warn!(
             task = %report.task_id,
             attempt = report.attempt,
@@ -108,6 +122,15 @@ fn compare(report: &TaskResult, used: Used) {
             "The agent's own figures are others; the gateway's count."
         );
     }
+}
+
+/// Returns whether the agent's figures are more than 1 % off. One that was killed has none.
+fn disagree((usage, cost): (&Usage, Option<f64>), used: &Used) -> bool {
+    let apart = |a: f64, b: f64| (a - b).abs() > 0.01 * a.max(b);
+    let all = |usage: &Usage| usage.input().saturating_add(usage.output_tokens) as f64;
+    let costs = cost.zip(used.cost_usd).filter(|(agent, _)| *agent > 0.0);
+    all(usage) > 0.0
+        && (apart(all(usage), all(&used.usage)) || costs.is_some_and(|(a, b)| apart(a, b)))
 }
 
 /// Returns when the day's budgets begin anew.
@@ -131,5 +154,40 @@ pub(super) async fn keep_safe(ledger: Ledger) {
         if let Ok(Err(error)) = synced {
             warn!(error = &error as &dyn std::error::Error, "The ledger is not safe on disk.");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_disagree_from_one_percent_on() {
+        let usage = |output_tokens| Usage { output_tokens, ..Usage::default() };
+        let used = Used { usage: usage(1000), cost_usd: Some(1.0) };
+        let cases = [
+            (usage(1000), Some(1.0), false),
+            (usage(991), Some(0.991), false),
+            (usage(989), Some(1.0), true),
+            (usage(1012), Some(1.0), true),
+            (usage(1000), Some(0.98), true),
+            // What the agent does not know.
+            (usage(1000), None, false),
+            (usage(1000), Some(0.0), false),
+            (usage(0), None, false),
+        ];
+        for (agent, cost, expected) in cases {
+            assert_eq!(disagree((&agent, cost), &used), expected, "{agent:?} {cost:?}");
+        }
+        assert!(!disagree((&usage(1000), Some(7.0)), &Used { cost_usd: None, ..used }));
+    }
+
+    #[test]
+    fn what_a_gateway_said_that_is_gone_is_asked_again() {
+        let said = "API Error: 402 gateway: the budget of run `r` is $1.00";
+        let error = |kind, message: &str| TaskError::new(kind, message);
+        assert!(is_told_before(&error(FailureKind::Billing, said)));
+        assert!(!is_told_before(&error(FailureKind::Billing, "API Error: 402 pay")));
+        assert!(!is_told_before(&error(FailureKind::Invalid, said)));
     }
 }

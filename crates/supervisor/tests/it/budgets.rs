@@ -130,6 +130,43 @@ fn is_running(task: &supervisor::api::types::TaskView) -> bool {
 }
 
 #[test]
+fn process_run_that_names_no_budget_has_that_of_the_configuration() {
+    let name = "process_run_that_names_no_budget_has_that_of_the_configuration";
+    let Some(world) = World::of_processes(name) else { return };
+    let config =
+        |usd| format!("backoff_base = 0.2\nstop_grace = 5\n[budgets]\nusd_per_run = {usd}\n");
+    world.write("workspaces/counter/worker.toml", COUNTER);
+    world.write("supervisor.toml", &config("0.12"));
+    world.write("plan.json", &plan());
+    let mut world = world.start("");
+
+    let args = ["submit", "--plan", "plan.json", "--detach", "--json"];
+    let run = world.json(&args)["run"].as_str().unwrap().to_owned();
+    let decision =
+        world.wait_ref("a decision is raised", |world| decisions(world).first().cloned());
+
+    assert_eq!(decision["kind"], "budget", "{decision}");
+    assert!(bill(&world.requests()) <= usd(0.12), "{} are spent", bill(&world.requests()));
+    // Whoever raises it there starts the daemon again; it also holds for the run that is open then.
+    world.kill_daemon();
+    world.write("supervisor.toml", &config("0.13"));
+    world.start_daemon();
+    let again = world.wait_ref("the next is raised", |world| {
+        decisions(world).into_iter().find(|other| other["id"] != decision["id"])
+    });
+    assert!(again["question"].as_str().unwrap().contains("$0.1300"), "{again}");
+    assert!(bill(&world.requests()) <= usd(0.13), "{} are spent", bill(&world.requests()));
+    world.kill_daemon();
+    world.write("supervisor.toml", &config("5"));
+    world.start_daemon();
+    let summary = world.wait_ref("the run has ended", |world| {
+        let text = std::fs::read(world.path(&format!("results/{run}.json"))).ok()?;
+        serde_json::from_slice::<supervisor::api::types::RunSummary>(&text).ok()
+    });
+    assert_eq!(summary.state, RunStatus::Complete, "{summary:#?}");
+}
+
+#[test]
 fn process_a_day_that_is_spent_holds_everybody_and_says_so() {
     let name = "process_a_day_that_is_spent_holds_everybody_and_says_so";
     let Some(world) = World::of_processes(name) else { return };
