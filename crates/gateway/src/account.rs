@@ -13,14 +13,12 @@ use crate::{
     stop::{Stop, StopKind},
 };
 
-/// An account, shared by all replicas that have its key.
+/// An account, shared by all replicas that have their key from one place.
 ///
 /// When the model's API does not accept the key, or the account has no credit, no further request is sent:
 /// each would be told the same, until somebody has done something about it and [`Self::renew`] is called.
 #[derive(Debug)]
 pub struct Account {
-    /// By this the account is known to the limits and to the prompt cache.
-    id: AccountId,
     state: Mutex<State>,
     /// Held for writing while the key is fetched anew: requests wait for the new one.
     renewing: RwLock<()>,
@@ -28,34 +26,41 @@ pub struct Account {
 
 #[derive(Debug)]
 struct State {
+    /// By this the account is known to the limits and to the prompt cache. Others with the same key have the same.
+    id: AccountId,
     credential: Option<Arc<Credential>>,
     refused: Option<Stop>,
 }
 
 impl Account {
-    /// Returns an account of that name, which no other has. Without a credential the client's own headers
+    /// Returns an account of that name. Without a credential the client's own headers
     /// pass, and what the API says of them is between the two.
     pub fn new(id: AccountId, credential: Option<Arc<Credential>>) -> Self {
-        let state = Mutex::new(State { credential, refused: None });
-        Self { id, state, renewing: RwLock::default() }
+        let state = Mutex::new(State { id, credential, refused: None });
+        Self { state, renewing: RwLock::default() }
     }
 
-    /// Takes the key that `fetching` ends with, and forgets that one was not accepted. Without one, the
-    /// old key gets another chance. Requests wait meanwhile.
+    /// Takes the key that `fetching` ends with, and the name of its account, and forgets that one was not accepted.
+    /// Without one, the old key gets another chance. Requests wait meanwhile.
     ///
     /// # Cancel safety
     ///
     /// Dropped before its end, it has changed nothing.
-    pub async fn renew(&self, fetching: impl Future<Output = Option<Arc<Credential>>>) {
+    pub async fn renew(
+        &self,
+        fetching: impl Future<Output = Option<(AccountId, Arc<Credential>)>>,
+    ) {
         let _renewing = self.renewing.write().await;
         let fetched = fetching.await;
         let mut state = self.state();
         state.refused = None;
-        state.credential = fetched.or(state.credential.take());
+        if let Some((id, credential)) = fetched {
+            (state.id, state.credential) = (id, Some(credential));
+        }
     }
 
-    pub(crate) fn id(&self) -> &AccountId {
-        &self.id
+    pub(crate) fn id(&self) -> AccountId {
+        self.state().id.clone()
     }
 
     /// Returns the key to send with, if there is one.
@@ -171,7 +176,8 @@ mod tests {
             "the model's API does not accept the key: invalid x-api-key (401 Unauthorized)"
         );
         assert_eq!(account.credential().await.unwrap_err(), stop);
-        account.renew(async { key("two") }).await;
+        account.renew(async { key("two").map(|key| (AccountId::new("b"), key)) }).await;
+        assert_eq!(account.id(), AccountId::new("b"));
         assert!(account.credential().await.unwrap().is_some());
         // The late answer to the old key.
         assert!(account.judge(used.as_ref(), StatusCode::UNAUTHORIZED, &answer).is_some());

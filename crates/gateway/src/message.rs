@@ -137,7 +137,7 @@ impl Proxy {
             return Err(stop(OverBudget::NoBound { scope }.into()));
         }
         let prefix = ask.prefix.filter(|_| self.staggers);
-        let mut place = governor.stagger.enter(account, prefix, caller.priority).await;
+        let mut place = governor.stagger.enter(&account, prefix, caller.priority).await;
         let mut waits = Waits::default();
         waits.add(WaitReason::Stagger, place.waited());
         let mut want = Want {
@@ -176,7 +176,7 @@ impl Proxy {
                 session: request.fields.text(SESSION),
                 agent: request.fields.text(AGENT),
             };
-            let sent = governor.prefixes.sent((account, &caller.worker), sender, &ask);
+            let sent = governor.prefixes.sent((&account, &caller.worker), sender, &ask);
             // Read as a whole, it goes out as a whole, however it came in.
             let framing = Framing::Length(body.len() as u64);
             let head = self.outgoing(request, framing, credential.as_deref())?;

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::install::{Installation, cant_write, private_folder};
-use crate::keys::{self, Keys};
+use crate::keys::{Holder, Keys};
 use crate::runtime::{ReplicaSpec, RuntimeError};
 use crate::workers::Worker;
 use money::Defaults;
@@ -30,9 +30,9 @@ pub use way_out::WayOut;
 #[derive(Debug)]
 pub struct Gateways {
     gateway: Gateway,
-    keys: Keys,
+    pub(crate) keys: Keys,
     /// The accounts that were used.
-    accounts: Mutex<BTreeMap<keys::Account, Arc<Account>>>,
+    accounts: Mutex<BTreeMap<Holder, Arc<Account>>>,
     /// What may be spent where nobody said otherwise.
     defaults: Defaults,
     sockets: PathBuf,
@@ -112,18 +112,18 @@ impl Gateways {
     }
 
     /// Returns gateways that nobody can reach, and that run nothing.
-    #[cfg(feature = "simulate")]
+    #[cfg(any(test, feature = "simulate"))]
     pub(crate) fn simulated(
-        installation: &Installation,
         config: &Config,
         workers: &BTreeMap<WorkerId, Worker>,
+        keys: Keys,
     ) -> Self {
         let upstream = Upstream::parse("http://127.0.0.1:9").unwrap_or_else(|_| unreachable!());
         let (ledger, _) = Ledger::open(None, || Time::ZERO).unwrap_or_else(|_| unreachable!());
         let gateway = Gateway::new(upstream, config.all_prices(), ledger, pace(config, workers));
         Self {
             gateway: gateway.unwrap_or_else(|_| unreachable!()),
-            keys: Keys::none(installation),
+            keys,
             accounts: Mutex::default(),
             defaults: Defaults::of(config, workers),
             sockets: PathBuf::from("/s/gateway"),
@@ -188,26 +188,29 @@ impl Gateways {
         WayOut::open(&self.gateway, replica, &folder, door).await.map_err(refused)
     }
 
-    /// Returns the account on which a worker asks the model. Workers with the same key share it.
-    fn account(&self, worker: &WorkerId) -> Arc<Account> {
-        let number = self.keys.account(worker);
+    /// Returns the account on which a worker asks the model. Workers with a key from the same place share it; others
+    /// with the same key have one of the same name, and with it the same limits.
+    pub(crate) fn account(&self, worker: &WorkerId) -> Arc<Account> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = accounts.entry(number).or_insert_with(|| {
-            let id = AccountId::new(format!("account {}", number.0));
-            Arc::new(Account::new(id, self.keys.credential(worker)))
+        let account = accounts.entry(self.keys.holder(worker)).or_insert_with(|| {
+            Arc::new(Account::new(self.account_id(worker), self.keys.credential(worker)))
         });
         Arc::clone(account)
+    }
+
+    fn account_id(&self, worker: &WorkerId) -> AccountId {
+        AccountId::new(self.keys.account(worker).to_string())
     }
 
     /// Reads the keys again that can be, and gives all another chance: somebody says that something was done
     /// about those that were refused. Requests wait meanwhile.
     pub async fn renew_keys(&self, workers: &[WorkerId]) {
         let mut done = BTreeSet::new();
-        for worker in workers.iter().filter(|worker| done.insert(self.keys.account(worker))) {
+        for worker in workers.iter().filter(|worker| done.insert(self.keys.holder(worker))) {
             let account = self.account(worker);
             let fetching = async {
                 match self.keys.reload(worker).await {
-                    Ok(credential) => Some(credential),
+                    Ok(credential) => Some((self.account_id(worker), credential)),
                     Err(failure) => {
                         let why = failure.causes().join(": ");
                         warn!(%worker, %failure, why, "The key is as it was.");

@@ -37,9 +37,17 @@ impl fmt::Display for Account {
     }
 }
 
+/// Who have their key from one place, and get another one together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Holder {
+    Of(Source),
+    /// Who have no key from here.
+    Without(Account),
+}
+
 /// Where a worker's key comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
+pub(crate) enum Source {
     /// The environment in which the daemon was started.
     Environment,
     /// The configuration.
@@ -140,8 +148,16 @@ impl Keys {
         self.held().keys.get(source).map(|key| Arc::clone(&key.credential))
     }
 
-    /// Returns on whose account the requests of a worker go. It changes only by [`reload`](Self::reload),
-    /// when the new key is another worker's too.
+    /// Returns with whom a worker has its key.
+    pub(crate) fn holder(&self, worker: &WorkerId) -> Holder {
+        match self.sources.get(worker) {
+            Some((source, _)) => Holder::Of(source.clone()),
+            None => Holder::Without(self.account(worker)),
+        }
+    }
+
+    /// Returns on whose account the requests of a worker go: that of all who have the same key. It changes only by
+    /// [`reload`](Self::reload).
     pub fn account(&self, worker: &WorkerId) -> Account {
         let source = self.sources.get(worker);
         let own = source.and_then(|(source, _)| Some(self.held().keys.get(source)?.account));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use gateway::{
     Budget, Caller, Filter, GATEWAY_HEADER, Gateway, Listener, STOPPED, Scope, StopKind, Tokens,
     Usd,
-    pace::{Limits, PaceConfig},
+    pace::{AccountId, Limits, PaceConfig},
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -323,7 +323,7 @@ async fn key_that_is_refused_is_tried_once_for_all_who_have_it() {
     assert_eq!(stop.kind, StopKind::Auth);
 
     let good = Arc::new(gateway::Credential::api_key("good".to_owned()).unwrap());
-    shared.renew(async { Some(good) }).await;
+    shared.renew(async { Some((AccountId::new("account"), good)) }).await;
     listeners[0].assign(Some(caller("marie-1", 2)));
     assert_eq!(send(listeners[0].path(), request(ask(9))).await.status(), 200);
 }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::Flags;
 use crate::failure::FailureKind;
+use crate::gateways::Gateways;
 
 /// Installations with workers of those names; `home-…` sign in by themselves.
 struct Stage {
@@ -42,11 +43,16 @@ impl Stage {
     }
 
     async fn load(&self, config: &str, environment: Option<&str>) -> Result<Keys, Failure> {
+        let (installation, config) = self.config(config, environment);
+        Keys::load(&installation, &config, &self.workers).await
+    }
+
+    fn config(&self, config: &str, environment: Option<&str>) -> (Installation, Config) {
         self.file("supervisor.toml", config, 0o644);
         let installation = Installation::at(self.dir.path()).unwrap();
         let get = |name| environment.filter(|_| name == "ANTHROPIC_API_KEY").map(str::to_owned);
         let config = Config::load(&installation, Flags::default(), get).unwrap();
-        Keys::load(&installation, &config, &self.workers).await
+        (installation, config)
     }
 
     /// Returns the refusal, as it is shown, without the names of folders that differ each time.
@@ -394,6 +400,37 @@ async fn key_is_read_again_for_all_who_have_it_from_there() {
     let keys = stage.load("", Some("key-e")).await.unwrap();
     let failure = keys.reload(&id("a")).await.unwrap_err();
     assert!(failure.to_string().contains("is read once"), "{failure}");
+}
+
+#[tokio::test]
+async fn key_that_is_replaced_reaches_those_who_have_it_from_there_and_nobody_else() {
+    let stage = Stage::new(&["a", "b", "c"]);
+    stage.file("one", "same", 0o600).file("two", "same", 0o600);
+    let toml = "[keys.workers.a]\nfile = \"one\"\n[keys.workers.b]\nfile = \"two\"\n\
+                [keys.workers.c]\nfile = \"two\"";
+    let (installation, config) = stage.config(toml, None);
+    let keys = Keys::load(&installation, &config, &stage.workers).await.unwrap();
+    let gateways = Gateways::simulated(&config, &stage.workers, keys);
+    let of = |worker| gateways.account(&id(worker));
+    let name = |worker| format!("{:?}", of(worker)).split('"').nth(1).unwrap().to_owned();
+    // Each replica holds on to what it gets at its start.
+    let [a, b, c] = ["a", "b", "c"].map(of);
+    assert!(Arc::ptr_eq(&b, &c) && !Arc::ptr_eq(&a, &b));
+    assert_eq!(name("a"), name("b"), "one key, one account's limits");
+
+    // `a` moves to another account; somebody says "go on" to all.
+    stage.file("one", "other", 0o600).file("two", "same", 0o600);
+    gateways.renew_keys(&["a", "b", "c"].map(id)).await;
+    assert!(is(&gateways.keys, "a", "other") && is(&gateways.keys, "b", "same"));
+    assert_ne!(name("a"), name("b"));
+
+    // And back: what the replica of `a` holds is still what is renewed.
+    stage.file("one", "same", 0o600);
+    gateways.renew_keys(&[id("a")]).await;
+    assert_eq!(name("a"), name("c"));
+    for (worker, held) in [("a", a), ("b", b), ("c", c)] {
+        assert!(Arc::ptr_eq(&held, &of(worker)), "{worker}");
+    }
 }
 
 #[test]

@@ -40,6 +40,7 @@ use crate::gateways::Gateways;
 use crate::inbox::{Inbox, Message};
 use crate::install::Installation;
 use crate::journal::{CommitError, JournalError, Journals};
+use crate::keys::Keys;
 use crate::replica::Surroundings;
 use crate::replicas::Replicas;
 use crate::runtime::Owner;
@@ -258,7 +259,7 @@ async fn daemon(installation: &Installation) -> End {
     let clock = Clock::starting_after(latest);
     let gateways = GATEWAYS.with(|slot| {
         let mut slot = slot.borrow_mut();
-        let make = || Arc::new(Gateways::simulated(installation, &config, &workers));
+        let make = || Arc::new(Gateways::simulated(&config, &workers, Keys::none(installation)));
         Arc::clone(slot.get_or_insert_with(make))
     });
     let watch = Watch::start();
