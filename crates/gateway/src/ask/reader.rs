@@ -59,6 +59,11 @@ impl Reading {
                         Ok(())
                     })?;
                 }
+                // What these make the API do by itself is billed, and has no bound.
+                "mcp_servers" | "container" | "compaction" => {
+                    finds.server_tools |= !matches!(scan.value()?, "null" | "[]");
+                }
+                "context_management" => finds.server_tools |= scan.value()?.contains("\"compact"),
                 _ => _ = scan.value()?,
             }
             Ok(())

@@ -217,6 +217,25 @@ fn images_and_documents_count_by_themselves_and_not_by_their_base64() {
 }
 
 #[test]
+fn what_the_api_does_by_itself_has_no_bound() {
+    let with = |key: &str, value: Value| {
+        let mut body = first();
+        body[key] = value;
+        parse(&body).server_tools
+    };
+    assert!(with("mcp_servers", json!([{"type": "url", "url": "https://x", "name": "x"}])));
+    assert!(with("container", json!({"skills": []})));
+    let edits = |kind: &str| json!({"edits": [{"type": kind}]});
+    assert!(with("context_management", edits("compact_20260112")));
+    // That one only leaves something out.
+    assert!(!with("context_management", edits("clear_thinking_20251015")));
+    for none in ["mcp_servers", "container"] {
+        assert!(!with(none, Value::Null));
+    }
+    assert!(!with("mcp_servers", json!([])));
+}
+
+#[test]
 fn tools_that_the_api_knows_and_tools_that_it_runs_are_told_from_others() {
     let with = |tool: Value| {
         let mut body = first();

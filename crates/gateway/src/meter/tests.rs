@@ -128,6 +128,21 @@ fn later_figures_replace_earlier_ones_but_for_zeros() {
 }
 
 #[test]
+fn what_the_api_did_beside_the_answer_counts_too() {
+    let aside = r#"{"type":"compaction","input_tokens":180000,"output_tokens":3500,
+        "cache_read_input_tokens":20,"cache_creation_input_tokens":10,"cache_creation":null}"#
+        .replace('\n', "");
+    let message = r#"{"type":"message","input_tokens":23000,"output_tokens":1000}"#;
+    let all = format!(r#"{{"output_tokens":1000,"iterations":[{aside},{message}]}}"#);
+    let begin = start(r#"{"input_tokens":23000,"output_tokens":1,"iterations":null}"#);
+    let read = |end: &str| read([begin.as_str(), &delta(end)]).tokens;
+    assert_eq!(read(&all), tokens(203_000, 4500, 20, [10, 0]));
+    let only = format!(r#"{{"output_tokens":1000,"iterations":[{message}]}}"#);
+    assert_eq!(read(&only), tokens(23_000, 1000, 0, [0, 0]));
+    assert_eq!(read(r#"{"output_tokens":1000,"iterations":[]}"#), tokens(23_000, 1000, 0, [0, 0]));
+}
+
+#[test]
 fn what_else_the_cost_depends_on_is_noted() {
     let terms = read([
         start("{\"speed\":\"fast\",\"inference_geo\":\"us\"}"),

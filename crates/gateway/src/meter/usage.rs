@@ -38,6 +38,9 @@ struct Usage<'a> {
     web_searches: Option<u64>,
     speed: Option<Cow<'a, str>>,
     geo: Option<Cow<'a, str>>,
+    /// What the API did beside the answer and bills with it: to summarise what came before, for one. It is in none
+    /// of the figures above. (platform.claude.com, "Compaction", 2026.)
+    aside: Option<Tokens>,
 }
 
 type Result<T> = std::result::Result<T, Unreadable>;
@@ -114,6 +117,7 @@ impl<'a> Usage<'a> {
                     };
                     or_null(scan, read)?;
                 }
+                "iterations" => usage.aside = or_null(scan, aside)?,
                 "speed" => usage.speed = text(scan)?,
                 "inference_geo" => usage.geo = text(scan)?,
                 _ => drop(scan.value()?),
@@ -122,6 +126,32 @@ impl<'a> Usage<'a> {
         })?;
         Ok(usage)
     }
+}
+
+/// Reads the parts of which an answer was made, and returns the sum of those that are not the answer.
+fn aside(scan: &mut Scan<'_>) -> Result<Tokens> {
+    let mut sum = Tokens::default();
+    scan.list("", |scan| {
+        let (mut part, mut is_message, mut written) = (Tokens::default(), false, None);
+        scan.object("", |scan, key| {
+            let of = |scan: &mut Scan<'_>| Ok(count(scan)?.unwrap_or(0));
+            match key {
+                "type" => is_message = text(scan)?.as_deref() == Some("message"),
+                "input_tokens" => part.input = of(scan)?,
+                "output_tokens" => part.output = of(scan)?,
+                "cache_read_input_tokens" => part.cache_read = of(scan)?,
+                "cache_creation_input_tokens" => written = count(scan)?,
+                _ => drop(scan.value()?),
+            }
+            Ok(())
+        })?;
+        part.cache_write_5m = written.unwrap_or(0);
+        if !is_message {
+            sum += part;
+        }
+        Ok(())
+    })?;
+    Ok(sum)
 }
 
 /// Returns whether a delta says why the answer stopped.
@@ -181,6 +211,7 @@ pub(super) struct Seen {
     /// Written to the cache, for however long.
     cache_write: u64,
     cache_write_1h: u64,
+    aside: Tokens,
     terms: Terms,
     model: Option<Arc<str>>,
     error: Option<String>,
@@ -237,6 +268,7 @@ impl Seen {
         let parts = usage.cache_write_5m.unwrap_or(0).saturating_add(hour.unwrap_or(0));
         replace(&mut self.cache_write, usage.cache_write.or(Some(parts)));
         replace(&mut self.cache_write_1h, hour);
+        self.aside = usage.aside.unwrap_or(self.aside);
         self.terms.web_searches = self.terms.web_searches.max(usage.web_searches.unwrap_or(0));
         self.terms.fast |= usage.speed.as_deref() == Some("fast");
         self.terms.us_only |= usage.geo.as_deref() == Some("us");
@@ -249,14 +281,16 @@ impl Seen {
     pub(super) fn reading(&self) -> Reading {
         // What is not said to be written for an hour is billed as written for five minutes.
         let cache_write_1h = self.cache_write_1h.min(self.cache_write);
+        let mut tokens = Tokens {
+            input: self.input,
+            output: self.output,
+            cache_read: self.cache_read,
+            cache_write_5m: self.cache_write - cache_write_1h,
+            cache_write_1h,
+        };
+        tokens += self.aside;
         Reading {
-            tokens: Tokens {
-                input: self.input,
-                output: self.output,
-                cache_read: self.cache_read,
-                cache_write_5m: self.cache_write - cache_write_1h,
-                cache_write_1h,
-            },
+            tokens,
             terms: self.terms,
             model: self.model.clone(),
             complete: self.input_seen && self.stopped,
