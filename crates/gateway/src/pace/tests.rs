@@ -628,8 +628,12 @@ async fn refusal_that_would_come_again_is_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_of_models_that_a_container_makes_up_do_not_fill_the_memory() {
-    let pace = pace(PaceConfig::default());
+async fn names_of_models_that_a_container_makes_up_fill_no_memory_and_lift_no_limit() {
+    let config =
+        PaceConfig { models: vec![("opus".to_owned(), requests(1))], ..PaceConfig::default() };
+    let pace = pace(config);
+    let limited = Want { model: "opus".into(), ..want(Instant::now()) };
+    drop(go(&pace, limited.clone()).await);
     let kept = go(&pace, want(Instant::now())).await;
     for number in 0..10_000 {
         let model = format!("model-{number}").into();
@@ -638,6 +642,7 @@ async fn names_of_models_that_a_container_makes_up_do_not_fill_the_memory() {
     let status = pace.status();
     assert!(status.len() <= 256, "{}", status.len());
     assert_eq!(status.iter().map(|it| it.in_flight).sum::<u32>(), 1);
+    assert!(waits(&pace, limited).await);
     drop(kept);
 }
 

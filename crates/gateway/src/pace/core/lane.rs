@@ -163,7 +163,10 @@ impl Core {
         }
         let lane = Lane::new(account, &key.1, &limits, now);
         let idle = (self.lanes.len() >= MOST_LANES).then(|| {
-            let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| lane.is_idle());
+            // One that a person limited would come back with all that it may do in a minute; there are as many as
+            // patterns in the configuration.
+            let is_going = |lane: &Lane| lane.is_idle() && lane.configured.is_none();
+            let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| is_going(lane));
             lanes.min_by_key(|(_, lane)| lane.used).map(|(ix, _)| ix)
         });
         let ix = match idle.flatten() {
