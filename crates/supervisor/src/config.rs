@@ -183,6 +183,7 @@ impl Config {
         let (file, text) = file::read(installation)?;
         config.take_file(file, &text)?;
         config.take_environment(environment)?;
+        config.check_address()?;
         config.runtime.set(flags.runtime, Origin::Flag("--runtime"));
         config.rehearsal.set(flags.rehearsal.then_some(true), Origin::Flag("--rehearsal"));
         Ok(config)
@@ -282,6 +283,17 @@ impl Config {
         self.claude.set(get("SUPERVISOR_CLAUDE").map(Some), from("SUPERVISOR_CLAUDE"));
         self.worker.set(get("SUPERVISOR_WORKER").map(Some), from("SUPERVISOR_WORKER"));
         Ok(())
+    }
+
+    /// Says what is wrong with the address of the model's API. It is not repeated: somebody may have put a password
+    /// into it.
+    fn check_address(&self) -> Result<(), Failure> {
+        let parsed = gateway::Upstream::parse(&self.base_url.value);
+        parsed.map(drop).map_err(|error| {
+            let hint = error.hint();
+            let what = format!("`base_url` ({}) is no address", self.base_url.origin);
+            Failure::bad_input(what).because(error).hint(hint)
+        })
     }
 
     /// Returns whether a key of the model's API is configured at all.

@@ -66,9 +66,7 @@ impl Gateways {
         };
         let upstream = Upstream::parse(&address).map_err(|error| {
             let hint = error.hint();
-            Failure::bad_input(format!("`{address}` ({}) is no address", config.base_url.origin))
-                .because(error)
-                .hint(hint)
+            Failure::bad_input("the model's API has no address").because(error).hint(hint)
         })?;
         let shown = if rehearsal { "rehearsal".to_owned() } else { upstream.to_string() };
         let file = installation.ledger(rehearsal);

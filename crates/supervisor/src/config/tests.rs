@@ -58,6 +58,18 @@ fn a_key_or_an_address_or_a_login_ends_the_rehearsal_unless_it_is_asked_for() {
     assert!(load("", &key, asked).unwrap().is_rehearsal(true));
 }
 
+#[test]
+fn address_that_is_none_is_refused_and_a_password_in_it_is_not_repeated() {
+    for address in ["http://me:hunter2@host", "https://host/?token=hunter2", "ftp://hunter2@host"] {
+        let failure = load("", &[("ANTHROPIC_BASE_URL", address)], Flags::default()).unwrap_err();
+        let text = shown(&failure);
+        assert!(text.contains("`base_url` ($ANTHROPIC_BASE_URL) is no address"), "{text}");
+        assert!(text.contains("Hint: "), "{text}");
+        assert!(!text.contains("hunter2") && !format!("{failure:?}").contains("hunter2"), "{text}");
+    }
+    assert!(refusal("base_url = \"somewhere\"").contains("`base_url` (supervisor.toml)"));
+}
+
 /// Returns the refusal of a file, as it is shown.
 fn refusal(file: &str) -> String {
     shown(&load(file, &[], Flags::default()).unwrap_err())
