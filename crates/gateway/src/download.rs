@@ -32,12 +32,14 @@ pub(crate) struct Download {
     booking: Option<Booking>,
     /// Since when the upstream is being waited for, if it is.
     waiting: Option<Instant>,
+    /// Since when the client takes nothing, and how much it has left to take.
+    stuck: Option<(Instant, usize)>,
     is_over: bool,
 }
 
 impl Download {
     pub(crate) fn new(answer: Answer, exchange: Exchange, booking: Option<Booking>) -> Self {
-        Self { answer, exchange, booking, waiting: None, is_over: false }
+        Self { answer, exchange, booking, waiting: None, stuck: None, is_over: false }
     }
 
     /// Hands the answer on. Returns whether the client was told that it may send another request.
@@ -85,8 +87,17 @@ impl Download {
                 }
             }
             if !conn.out.is_empty() {
-                ready!(conn.poll_flush(cx))?;
-                continue;
+                if let Poll::Ready(flushed) = conn.poll_flush(cx) {
+                    flushed?;
+                    self.stuck = None;
+                    continue;
+                }
+                // While it takes nothing, it keeps its turn from others, and its budget.
+                let left = conn.out.len();
+                let same = self.stuck.filter(|(_, before)| *before == left);
+                let (since, _) = *self.stuck.insert(same.unwrap_or((Instant::now(), left)));
+                ready!(conn.alarm.poll(cx, since + limits::IDLE_TIMEOUT));
+                return Poll::Ready(Err(Gone));
             }
             if self.is_over {
                 return Poll::Ready(Ok(()));

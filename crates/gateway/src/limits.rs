@@ -21,9 +21,9 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(370);
 /// It leaves a minute of the CLI's 360 s for the upstream's first byte.
 pub const HOLD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long the upstream may be silent in the middle of a response.
+/// How long the upstream may be silent in the middle of a response, or the client take nothing of it.
 ///
-/// Just above the CLI's 300 s. Only waiting for the upstream counts, not a client that doesn't read.
+/// Just above the CLI's 300 s. While the client is waited for, the upstream is not.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(310);
 
 /// How long a client's connection may wait for its next request, or take to send its head.

@@ -1,11 +1,13 @@
 //! Hours of silence, in no time: tokio's clock jumps ahead when everybody waits.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
+use bytes::Bytes;
 use gateway::limits;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
+    task::JoinHandle,
     time::Instant,
 };
 
@@ -69,24 +71,41 @@ async fn upstream_that_falls_silent_in_a_stream_breaks_it() {
     assert_about(start.elapsed(), limits::IDLE_TIMEOUT);
 }
 
-#[tokio::test(start_paused = true)]
-async fn client_that_reads_slowly_is_not_taken_for_a_silent_upstream() {
-    let (_world, _replica, mut client, mut stream) = request().await;
-    let body = crate::support::noise(1_000_000);
-    let upstream = tokio::spawn({
-        let body = body.clone();
-        async move {
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await.unwrap();
-            stream.write_all(&body).await.unwrap();
-            stream
-        }
+/// Answers a request with more than the sockets hold.
+fn answer_with_much(mut stream: UnixStream) -> (Bytes, JoinHandle<io::Result<UnixStream>>) {
+    let body = crate::support::noise(3_000_000);
+    let sent = body.clone();
+    let upstream = tokio::spawn(async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3000000\r\n\r\n").await?;
+        stream.write_all(&sent).await?;
+        Ok(stream)
     });
+    (body, upstream)
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_reads_slowly_is_neither_gone_nor_taken_for_a_silent_upstream() {
+    let (_world, _replica, mut client, stream) = request().await;
+    let (body, upstream) = answer_with_much(stream);
     read_until(&mut client, "\r\n\r\n").await;
 
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-
     let mut received = vec![0; body.len()];
-    client.read_exact(&mut received).await.unwrap();
+    for piece in received.chunks_mut(500_000) {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        client.read_exact(piece).await.unwrap();
+    }
     assert!(received == body, "the bytes changed");
-    drop(upstream.await.unwrap());
+    drop(upstream.await.unwrap().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_takes_nothing_more_is_gone() {
+    let (_world, _replica, mut client, stream) = request().await;
+    let (_, upstream) = answer_with_much(stream);
+    read_until(&mut client, "\r\n\r\n").await;
+    let start = Instant::now();
+
+    upstream.await.unwrap().unwrap_err();
+
+    assert_about(start.elapsed(), limits::IDLE_TIMEOUT);
 }
