@@ -48,7 +48,9 @@ pub(crate) fn stopped(stop: &Stop) -> Response<Bytes> {
         StopKind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
         StopKind::Overloaded => (overloaded(), "overloaded_error"),
         StopKind::Auth => (StatusCode::UNAUTHORIZED, "authentication_error"),
-        StopKind::Budget(_) | StopKind::Billing => (StatusCode::PAYMENT_REQUIRED, "billing_error"),
+        StopKind::Budget(_) | StopKind::Unbounded | StopKind::Billing => {
+            (StatusCode::PAYMENT_REQUIRED, "billing_error")
+        }
     };
     let mut response = error(status, kind, &format!("gateway: {}", stop.message), STOPPED);
     response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));

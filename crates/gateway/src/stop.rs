@@ -36,6 +36,8 @@ pub enum StopKind {
         /// Whose.
         Scope,
     ),
+    /// There is a budget, and nobody knows what the request can cost: more money would not help.
+    Unbounded,
     /// The model's API does not accept the key.
     Auth,
     /// The account has no credit.
@@ -55,7 +57,10 @@ impl From<Held> for Stop {
 
 impl From<OverBudget> for Stop {
     fn from(over: OverBudget) -> Self {
-        let kind = StopKind::Budget(over.scope().clone());
+        let kind = match &over {
+            OverBudget::TooMuch { scope, .. } => StopKind::Budget(scope.clone()),
+            OverBudget::NoPrice { .. } | OverBudget::NoBound { .. } => StopKind::Unbounded,
+        };
         Self { kind, message: over.to_string(), hint: Some(over.hint()), until: None }
     }
 }

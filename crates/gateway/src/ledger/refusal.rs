@@ -92,15 +92,6 @@ pub enum OverBudget {
 }
 
 impl OverBudget {
-    /// Returns whose budget it is.
-    pub fn scope(&self) -> &Scope {
-        match self {
-            Self::TooMuch { scope, .. } | Self::NoPrice { scope, .. } | Self::NoBound { scope } => {
-                scope
-            }
-        }
-    }
-
     /// Returns whether the request may fit when others have come to their end.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::TooMuch { may_pass: true, .. })
@@ -109,11 +100,16 @@ impl OverBudget {
     /// Returns what to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::NoPrice { model, .. } => {
-                format!("Give `{model}` a price in the configuration, or set a budget of tokens.")
+            Self::NoPrice { model, scope, .. } => {
+                format!(
+                    "Give `{model}` a price in supervisor.toml, or bound {scope} by tokens instead of dollars; \
+                     start again and retry."
+                )
             }
             Self::NoBound { .. } => {
-                "Take such tools (`WebSearch`) from the worker, or lift the budget.".to_owned()
+                "Take such tools (`WebSearch`) from the worker, or bound it by `max_turns` instead of a budget; \
+                 start again and retry."
+                    .to_owned()
             }
             Self::TooMuch { scope: Scope::Worker(_) | Scope::Day, .. } => {
                 "Raise the budget, or wait until 00:00 UTC.".to_owned()

@@ -183,7 +183,7 @@ fn a_model_without_a_price_can_not_be_held_against_dollars() {
         [refused.to_string(), refused.hint()],
         [
             "the budget of task `emma` is $10.00, and the model `new` has no price",
-            "Give `new` a price in the configuration, or set a budget of tokens.",
+            "Give `new` a price in supervisor.toml, or bound task `emma` by tokens instead of dollars; start again and retry.",
         ]
     );
     let totals = ledger.totals(&Filter::default());

@@ -292,6 +292,8 @@ async fn request_whose_cost_has_no_bound_goes_out_only_where_there_is_no_budget(
     assert_eq!(response.status(), 402);
     let said = json(response).await["error"]["message"].as_str().unwrap().to_owned();
     assert!(said.contains("a tool that the API runs by itself"), "{said}");
+    let stop = replica.stop(&caller("marie-1", 1).task, Attempt::new(1).unwrap()).unwrap();
+    assert_eq!(stop.kind, StopKind::Unbounded, "no larger budget would help");
 }
 
 #[tokio::test]

@@ -167,6 +167,25 @@ fn process_run_that_names_no_budget_has_that_of_the_configuration() {
 }
 
 #[test]
+fn process_model_without_a_price_fails_its_task_and_holds_nobody_else() {
+    let name = "process_model_without_a_price_fails_its_task_and_holds_nobody_else";
+    let Some(world) = World::of_processes(name) else { return };
+    let worker = "description = \"Counts.\"\nmodel = \"studio-1\"\n";
+    world.write("workspaces/counter/worker.toml", worker);
+    world.write("supervisor.toml", "backoff_base = 0.2\n[budgets]\nusd_per_day = 50\n");
+    let world = world.start("");
+    world.add("counter", "odd", "Count", &[]);
+    world.add("marie", "other", "Write", &[]);
+
+    assert_eq!(world.ended(&["odd", "other"]), [TaskStatus::Failed, TaskStatus::Complete]);
+    let result = world.result("counter", "odd");
+    assert_eq!(result["error"]["kind"], "invalid", "{result}");
+    let hint = result["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains("Give `studio-1` a price"), "{hint}");
+    assert_eq!(decisions(&world), Vec::<Value>::new());
+}
+
+#[test]
 fn process_a_day_that_is_spent_holds_everybody_and_says_so() {
     let name = "process_a_day_that_is_spent_holds_everybody_and_says_so";
     let Some(world) = World::of_processes(name) else { return };
