@@ -117,6 +117,9 @@ pub struct Standing {
     pub held: Worst,
     /// How much of that is held for those that broke off: for good.
     pub lost: Worst,
+    /// The most that the request could take which was last refused since the budget was set, if one was: that much must
+    /// be left for it to go out. Forgotten with the process.
+    pub refused: Option<Worst>,
 }
 
 /// The books of all requests and all budgets. A clone is the same ledger.

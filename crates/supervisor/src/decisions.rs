@@ -42,7 +42,10 @@ fn view(dispatcher: &Dispatcher, decision: &Decision) -> DecisionView {
         spent_tokens,
         stopped: scheduler.stopped_by(decision.id).map(|entry| entry.task.id.clone()).collect(),
         hint: hint(decision, error),
-        commands: vec![go_on(decision.id, decision.kind, budget), stop(decision.id)],
+        commands: vec![
+            go_on(decision.id, decision.kind, budget, needed(dispatcher, &decision.scope)),
+            stop(decision.id),
+        ],
         decision: decision.clone(),
     }
 }
@@ -113,23 +116,47 @@ fn spent(dispatcher: &Dispatcher, scope: &HoldScope) -> (Option<f64>, Option<u64
     (usd, Some(tokens.max(entries.iter().map(used).fold(0, u64::saturating_add))))
 }
 
-/// Returns what to type to go on: with twice the present budget, where that is known.
-fn go_on(id: DecisionId, kind: DecisionKind, budget: Budget) -> String {
+/// Returns the least budget with which the request goes out that was stopped, where the gateway still knows it: what
+/// is used and what that one can take.
+fn needed(dispatcher: &Dispatcher, scope: &HoldScope) -> Budget {
+    let standing = dispatcher.gateways().standing(scope);
+    let Some(refused) = standing.refused else { return Budget::default() };
+    let usd = [standing.spent.usd, standing.lost.usd, refused.usd];
+    let tokens = [standing.spent.tokens, standing.lost.tokens, refused.tokens];
+    Budget {
+        usd: usd.into_iter().sum::<Option<gateway::Usd>>().map(|usd| usd.dollars()),
+        tokens: Some(tokens.into_iter().fold(0, u64::saturating_add)),
+    }
+}
+
+/// Returns what to type to go on: with twice the present budget, or half as much again as is needed where that is
+/// more. Of two budgets only the one that is in the way is raised, where it is known.
+fn go_on(id: DecisionId, kind: DecisionKind, budget: Budget, needed: Budget) -> String {
     let mut command = format!("supervisor decide {id} go-on");
     if kind != DecisionKind::Budget {
         return command;
     }
-    if let Some(usd) = budget.usd {
-        // To the cent, upwards: it must be more than now.
-        command.push_str(&format!(" --budget {}", (usd * 200.0).ceil() / 100.0));
+    let lacks_usd = budget.usd.zip(needed.usd).is_some_and(|(has, needs)| needs > has);
+    let lacks_tokens = budget.tokens.zip(needed.tokens).is_some_and(|(has, needs)| needs > has);
+    let is_known = lacks_usd || lacks_tokens;
+    if let Some(usd) = budget.usd.filter(|_| lacks_usd || !is_known) {
+        let usd = (2.0 * usd).max(1.5 * needed.usd.unwrap_or_default());
+        command.push_str(&format!(" --budget {}", cents(usd)));
     }
-    if let Some(tokens) = budget.tokens {
-        command.push_str(&format!(" --budget-tokens {}", tokens.saturating_mul(2)));
+    if let Some(tokens) = budget.tokens.filter(|_| lacks_tokens || !is_known) {
+        let needs = needed.tokens.unwrap_or_default();
+        let tokens = tokens.saturating_mul(2).max(needs.saturating_add(needs / 2));
+        command.push_str(&format!(" --budget-tokens {tokens}"));
     }
     if budget == Budget::default() {
         command.push_str(" --budget USD");
     }
     command
+}
+
+/// Returns dollars to the cent, upwards: less would not do.
+fn cents(usd: f64) -> f64 {
+    (usd * 100.0).ceil() / 100.0
 }
 
 fn stop(id: DecisionId) -> String {
@@ -183,8 +210,10 @@ fn check_grant(dispatcher: &Dispatcher, id: DecisionId, granted: Budget) -> Resu
             return Ok(());
         }
         let message = format!("decision {id} is about {}, and takes no budget", what(hold.kind));
-        return Err(Failure::bad_input(message)
-            .hint(format!("Type `{}`.", go_on(id, hold.kind, Budget::default()))));
+        return Err(Failure::bad_input(message).hint(format!(
+            "Type `{}`.",
+            go_on(id, hold.kind, Budget::default(), Budget::default())
+        )));
     }
     let budget = bound(dispatcher, &hold.scope);
     let more = |new: Option<f64>, old: Option<f64>| new.is_some_and(|n| old.is_none_or(|o| n > o));
@@ -193,6 +222,19 @@ fn check_grant(dispatcher: &Dispatcher, id: DecisionId, granted: Budget) -> Resu
         (new, None) => new.is_some(),
         (None, Some(_)) => false,
     };
+    let needed = needed(dispatcher, &hold.scope);
+    if is_too_little(granted, budget, needed) {
+        let usd = needed.usd.filter(|_| budget.usd.or(granted.usd).is_some()).map(cents);
+        let tokens = needed.tokens.filter(|_| budget.tokens.or(granted.tokens).is_some());
+        let usd = usd.map(|usd| format!("${usd:.2}"));
+        let needs = [usd, tokens.map(|tokens| format!("{tokens} tokens"))];
+        let needs = needs.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+        let message = format!(
+            "that is too little for decision {id}: what is used and what the next request can take is {needs}"
+        );
+        let go_on = go_on(id, hold.kind, budget, needed);
+        return Err(Failure::bad_input(message).hint(format!("Type `{go_on}`, or more.")));
+    }
     if more(granted.usd, budget.usd)
         || more_tokens
         || (granted == Budget::default() && is_lifted(dispatcher, &hold.scope, budget))
@@ -208,9 +250,16 @@ fn check_grant(dispatcher: &Dispatcher, id: DecisionId, granted: Budget) -> Resu
             format!("that is no larger budget for decision {id} ({figures} used)")
         }
     };
-    let (go_on, stop) = (go_on(id, hold.kind, budget), stop(id));
+    let (go_on, stop) = (go_on(id, hold.kind, budget, needed), stop(id));
     Err(Failure::bad_input(message)
         .hint(format!("Type `{go_on}` to go on, or `{stop}` to leave it at that.")))
+}
+
+/// Returns whether a budget that is granted would refuse the same request again. One that nobody names stays as it is.
+fn is_too_little(granted: Budget, budget: Budget, needed: Budget) -> bool {
+    let usd = granted.usd.or(budget.usd).zip(needed.usd).is_some_and(|(has, needs)| has < needs);
+    let tokens = granted.tokens.or(budget.tokens).zip(needed.tokens);
+    granted != Budget::default() && (usd || tokens.is_some_and(|(has, needs)| has < needs))
 }
 
 /// Returns whether the worker's file, where the task's budget is, allows more than when the daemon
@@ -247,5 +296,50 @@ fn figures(budget: Budget, usd: Option<f64>, tokens: Option<u64>) -> Option<Stri
     match (usd, tokens) {
         (Some(usd), Some(tokens)) => Some(format!("{usd} and {tokens}")),
         (usd, tokens) => usd.or(tokens),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(usd: Option<f64>, tokens: Option<u64>) -> Budget {
+        Budget { usd, tokens }
+    }
+
+    #[test]
+    fn budget_that_is_proposed_is_enough_for_the_request_that_was_stopped() {
+        let typed = |has, needs| go_on("d1".parse().unwrap(), DecisionKind::Budget, has, needs);
+        let unknown = Budget::default();
+        for (has, needs, expected) in [
+            (budget(Some(2.0), None), unknown, " --budget 4"),
+            (budget(Some(0.001), None), unknown, " --budget 0.01"),
+            (budget(Some(0.001), None), budget(Some(0.7955), Some(48_545)), " --budget 1.2"),
+            (budget(Some(2.0), None), budget(Some(2.1), Some(9)), " --budget 4"),
+            (budget(None, Some(10_000)), budget(Some(0.8), Some(48_545)), " --budget-tokens 72817"),
+            // The other one is not in the way.
+            (budget(Some(2.0), Some(100)), budget(Some(0.5), Some(900)), " --budget-tokens 1350"),
+            (budget(Some(2.0), Some(100)), unknown, " --budget 4 --budget-tokens 200"),
+            (unknown, unknown, " --budget USD"),
+        ] {
+            assert_eq!(typed(has, needs), format!("supervisor decide d1 go-on{expected}"));
+        }
+    }
+
+    #[test]
+    fn budget_that_would_refuse_the_same_request_is_too_little() {
+        let has = budget(None, Some(100));
+        let needs = budget(Some(0.5), Some(900));
+        assert!(is_too_little(budget(None, Some(899)), has, needs));
+        assert!(!is_too_little(budget(None, Some(900)), has, needs));
+        // Dollars do not help where tokens are used up, and a new bound must leave room, too.
+        assert!(is_too_little(budget(Some(5.0), None), has, needs));
+        assert!(is_too_little(budget(Some(0.4), Some(900)), has, needs));
+        assert!(!is_too_little(
+            budget(Some(0.4), None),
+            budget(Some(0.2), None),
+            Budget::default()
+        ));
+        assert!(!is_too_little(Budget::default(), has, needs), "that is another question");
     }
 }

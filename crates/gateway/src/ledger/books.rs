@@ -173,6 +173,8 @@ pub(super) struct Books {
     /// Who waits before which account, by number.
     queues: HashMap<Account, BTreeSet<u64>, RandomState>,
     next_place: u64,
+    /// The most that a request could take that was refused, not one that waits, by whose budget refused it.
+    refused: HashMap<Scope, Worst, RandomState>,
     today: Day,
     notices: Vec<Notice>,
 }
@@ -193,6 +195,7 @@ impl Books {
 
     pub(super) fn set_budget(&mut self, scope: Scope, budget: Budget) {
         let account = Account::of(&scope, self.today);
+        self.refused.remove(&scope);
         if budget == Budget::default() {
             self.budgets.remove(&scope);
         } else {
@@ -219,7 +222,10 @@ impl Books {
     ) -> Result<(), OverBudget> {
         let accounts = accounts(caller, self.today);
         for account in &accounts {
-            self.check_alone(account, model, worst)?;
+            if let Err(over) = self.check_alone(account, model, worst) {
+                self.refused.insert(account.scope(), worst);
+                return Err(over);
+            }
         }
         let number = place.as_ref().and_then(|place| place.as_ref()).map(|place| place.number);
         for account in accounts {
@@ -441,6 +447,7 @@ impl Books {
             spent: worst(balance.spent),
             held: worst(balance.lost.plus(balance.held)),
             lost: worst(balance.lost),
+            refused: self.refused.get(scope).copied(),
         }
     }
 

@@ -168,7 +168,16 @@ fn a_budget_of_tokens_counts_all_that_are_read_and_written() {
         "the budget of all workers today is 100 tokens: 31 tokens are spent, 0 tokens are held for requests \
          that are out or broke off, and this one can take up to 70 tokens"
     );
+    let least = ledger.standing(&Scope::Day).refused.unwrap();
+    assert_eq!(least.tokens, 70);
+    assert_eq!(
+        ledger.standing(&Scope::Task(emma().task)).refused,
+        None,
+        "its budget did not refuse"
+    );
     ledger.reserve(&emma(), "m", Worst { usd: None, tokens: 69 }).unwrap().release();
+    ledger.set_budget(Scope::Day, Budget { usd: None, tokens: Some(101) });
+    assert_eq!(ledger.standing(&Scope::Day).refused, None);
 }
 
 #[test]
