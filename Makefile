@@ -40,6 +40,8 @@ up: install ## Build, install, fetch the CLI, make the image, start the daemon, 
 
 .PHONY: down
 down: ## Stop the daemon and its containers; the next `make up` resumes what was interrupted
+	@service=$$($(DOCKER) ps --quiet --filter 'label=com.docker.compose.project.working_dir=$(CURDIR)/compose' 2>/dev/null) || true; \
+	[ -z "$$service" ] || { echo "==> stopping the service"; $(DOCKER) stop --time 60 $$service >/dev/null; }
 	@supervisor='$(PREFIX)/bin/supervisor'; \
 	[ -x "$$supervisor" ] || supervisor=$$(command -v supervisor) || { echo "==> supervisor is not installed: nothing to stop"; exit 0; }; \
 	"$$supervisor" down

@@ -7,6 +7,13 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// The largest budget, in US dollars: more than anybody means, and exact as `f64` down to a billionth.
 const MAX_DOLLARS: f64 = 1_000_000.0;
+/// The smallest: what is shown of an amount.
+const MIN_DOLLARS: f64 = 0.0001;
+
+/// Returns whether this can be a budget, in US dollars.
+pub fn is_budget(usd: f64) -> bool {
+    (MIN_DOLLARS..=MAX_DOLLARS).contains(&usd)
+}
 
 /// Reads how many of something there may be: at least 1, and no more than `T` can count.
 ///
@@ -27,17 +34,17 @@ where
     counted.map(Some).map_err(|_| D::Error::custom(format!("{found} is more than can be counted")))
 }
 
-/// Reads a budget in US dollars: more than 0, at most a million.
+/// Reads a budget in US dollars: from a hundredth of a cent to a million.
 ///
 /// # Errors
 ///
 /// The deserializer's, with the number that was found and what it has to be.
 pub fn budget<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let found = f64::deserialize(deserializer)?;
-    if found > 0.0 && found <= MAX_DOLLARS {
+    if is_budget(found) {
         return Ok(Some(found));
     }
     Err(D::Error::custom(format!(
-        "{found} is no budget: it must be more than 0 and at most {MAX_DOLLARS} (US dollars), or left out"
+        "{found} is no budget: it must be from {MIN_DOLLARS} to {MAX_DOLLARS} (US dollars), or left out"
     )))
 }

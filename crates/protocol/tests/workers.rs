@@ -37,14 +37,14 @@ fn number_that_cannot_be_is_refused_with_its_place() {
       |
     2 | budget_usd_per_day = -5
       |                      ^^
-    -5 is no budget: it must be more than 0 and at most 1000000 (US dollars), or left out
+    -5 is no budget: it must be from 0.0001 to 1000000 (US dollars), or left out
     ");
     insta::assert_snapshot!(said("budget_usd = nan"), @"
     TOML parse error at line 2, column 14
       |
     2 | budget_usd = nan
       |              ^^^
-    NaN is no budget: it must be more than 0 and at most 1000000 (US dollars), or left out
+    NaN is no budget: it must be from 0.0001 to 1000000 (US dollars), or left out
     ");
     insta::assert_snapshot!(said("max_output_tokens = 0"), @"
     TOML parse error at line 2, column 21

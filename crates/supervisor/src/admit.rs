@@ -148,10 +148,11 @@ pub fn run(dispatcher: &mut Dispatcher, submitted: SubmitRun) -> Result<RunOpene
 ///
 /// # Errors
 ///
-/// Bad input when one of them is nothing.
+/// Bad input when one of them is nothing, or more than anybody means.
 pub fn check_budget(usd: Option<f64>, tokens: Option<u64>) -> Result<(), Failure> {
-    if let Some(usd) = usd.filter(|usd| !(usd.is_finite() && *usd > 0.0)) {
-        return Err(Failure::bad_input(format!("the budget is {usd}, and must be more than 0"))
+    if let Some(usd) = usd.filter(|usd| !protocol::checked::is_budget(*usd)) {
+        let message = format!("the budget is {usd}, and must be from 0.0001 to 1000000 dollars");
+        return Err(Failure::bad_input(message)
             .hint("Give US dollars, as in `--budget 5`, or leave it out."));
     }
     if tokens == Some(0) {

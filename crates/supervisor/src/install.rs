@@ -230,14 +230,25 @@ impl Installation {
     ///
     /// # Errors
     ///
-    /// Unavailable when there was none yet.
+    /// Unavailable when there was none yet, also where the file came here with a copy of another installation: whoever
+    /// serves that is not to be told what is meant for this one.
     pub fn sockets(&self) -> Result<PathBuf, Failure> {
-        let path = fs::read_to_string(self.run_file()).map_err(|e| {
-            Failure::unavailable("no supervisor runs here")
-                .because(e)
-                .hint("Start it with `supervisor up --detach`, or `make up`.")
-        })?;
-        Ok(PathBuf::from(path.trim_end()))
+        let none = Failure::unavailable("no supervisor runs here")
+            .hint("Start it with `supervisor up --detach`, or `make up`.");
+        let path = match fs::read_to_string(self.run_file()) {
+            Ok(path) => PathBuf::from(path.trim_end()),
+            Err(error) => return Err(none.because(error)),
+        };
+        if path.file_name().is_none_or(|name| *name != *self.sockets_name()) {
+            let why =
+                "this folder is a copy of the one in which a supervisor was started, or was moved";
+            return Err(none.because(std::io::Error::other(why)));
+        }
+        Ok(path)
+    }
+
+    fn sockets_name(&self) -> String {
+        format!("supervisor-{}", self.id)
     }
 
     /// Makes the private folder of the sockets, short enough for their paths, and notes it down.
@@ -253,7 +264,7 @@ impl Installation {
         let places = named.into_iter().chain(["/run".into(), "/tmp".into()]);
         let mut last = None;
         for place in places {
-            let dir = place.join(format!("supervisor-{}", self.id));
+            let dir = place.join(self.sockets_name());
             match private_folder(&dir, uid) {
                 Ok(()) => {
                     let text = format!("{}\n", dir.display());
@@ -290,4 +301,29 @@ pub(crate) fn private_folder(dir: &Path, uid: u32) -> std::io::Result<()> {
         return Err(std::io::Error::other("it is there, and belongs to somebody else"));
     }
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_of_an_installation_does_not_reach_whoever_serves_the_original() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            fs::create_dir_all(dir.path().join(name).join(".supervisor")).unwrap();
+            Installation::at(&dir.path().join(name)).unwrap()
+        };
+        let (original, copy) = (make("original"), make("copy"));
+        assert!(original.sockets().is_err());
+        let sockets = format!("/run/supervisor-{}\n", original.id());
+        let volatile = Durability::Volatile;
+        atomic_file::replace(&original.run_file(), sockets.as_bytes(), volatile).unwrap();
+        fs::copy(original.run_file(), copy.run_file()).unwrap();
+
+        assert_eq!(original.sockets().unwrap(), Path::new(sockets.trim_end()));
+        let failure = copy.sockets().unwrap_err();
+        assert!(failure.causes().join(" ").contains("is a copy"), "{failure:?}");
+        assert!(failure.cure().unwrap().contains("supervisor up"));
+    }
 }

@@ -208,8 +208,8 @@ enum WayOut {
     Away(String),
 }
 
-/// Checks that the gateway refuses what is on no list, as an agent would ask for it, and that the model's
-/// API is behind it.
+/// Checks that the gateway refuses what is on no list, as an agent would ask for it, and that it answers where the
+/// model's API is asked. Whether the API itself does is not asked: a container may start while it is away.
 fn way_out(paths: &Paths) -> Result<(), WayOut> {
     let away = |what: &str, error: &io::Error| WayOut::Away(format!("{what}: {error}"));
     let socket = paths.gateway.connect().map_err(|error| away("the gateway", &error))?;

@@ -527,8 +527,8 @@ fn parse_age(text: &str) -> Result<std::time::Duration, String> {
 
 fn parse_budget(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(usd) if usd.is_finite() && usd > 0.0 => Ok(usd),
-        _ => Err("must be more than 0 (US dollars)".to_owned()),
+        Ok(usd) if protocol::checked::is_budget(usd) => Ok(usd),
+        _ => Err("must be from 0.0001 to 1000000 (US dollars)".to_owned()),
     }
 }
 

@@ -126,6 +126,11 @@ impl Budgets {
 /// Bad input for a file that can't be read, or that has something wrong in it, with its place.
 pub(super) fn read(installation: &Installation) -> Result<(File, String), Failure> {
     let path = installation.config();
+    // To open a pipe would wait for whoever writes into it.
+    if fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(Failure::bad_input(format!("`{}` is no file", path.display()))
+            .hint("Put a file there, or nothing: every setting has a default."));
+    }
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

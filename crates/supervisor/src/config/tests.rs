@@ -206,7 +206,7 @@ fn bad_budget_is_refused_with_its_place_and_its_cure() {
         |
       2 | usd_per_day = -5.0
         |               ^^^^
-      -5 is no budget: it must be more than 0 and at most 1000000 (US dollars), or left out
+      -5 is no budget: it must be from 0.0001 to 1000000 (US dollars), or left out
 
     Hint: Mend that line, or take it out: every setting has a default.
     ");
@@ -216,7 +216,7 @@ fn bad_budget_is_refused_with_its_place_and_its_cure() {
         |
       2 | usd_per_run = nan
         |               ^^^
-      NaN is no budget: it must be more than 0 and at most 1000000 (US dollars), or left out
+      NaN is no budget: it must be from 0.0001 to 1000000 (US dollars), or left out
 
     Hint: Mend that line, or take it out: every setting has a default.
     ");

@@ -44,9 +44,8 @@ async fn without_a_daemon_every_command_says_how_to_start_it() {
 #[tokio::test]
 async fn socket_that_a_dead_daemon_left_behind_is_no_daemon() {
     let world = World::new();
-    fs::create_dir(world.dir.path().join("sockets")).unwrap();
-    world.file(".supervisor/run", &format!("{}\n", world.path("sockets")));
-    drop(std::os::unix::net::UnixListener::bind(world.path("sockets/api.sock")).unwrap());
+    let socket = world.make_sockets().join("api.sock");
+    drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
     let did = world.run(&["status"]).await;
     assert_eq!(did.code, 4);
     insta::assert_snapshot!(did.err, @"

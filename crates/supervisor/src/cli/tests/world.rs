@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -53,12 +53,19 @@ impl World {
     /// Returns the same with a daemon that answers by these routes.
     pub(super) fn with_daemon(routes: Router) -> Self {
         let world = Self::new();
-        let sockets = world.dir.path().join("sockets");
-        fs::create_dir(&sockets).unwrap();
-        world.file(".supervisor/run", &format!("{}\n", sockets.display()));
+        let sockets = world.make_sockets();
         let listener = UnixListener::bind(sockets.join(Client::SOCKET)).unwrap();
         tokio::spawn(async move { axum::serve(listener, routes).await });
         world
+    }
+
+    /// Makes the folder of the sockets, as a daemon would.
+    pub(super) fn make_sockets(&self) -> PathBuf {
+        let installation = crate::install::Installation::at(self.dir.path()).unwrap();
+        let sockets = self.dir.path().join(format!("supervisor-{}", installation.id()));
+        fs::create_dir(&sockets).unwrap();
+        self.file(".supervisor/run", &format!("{}\n", sockets.display()));
+        sockets
     }
 
     /// Makes a file with the folders above it.

@@ -186,7 +186,7 @@ async fn answer_that_does_not_fit_is_refused_with_what_to_type() {
       Type `supervisor decide d1 go-on --budget 4` to go on, or `supervisor decide d1 stop` to leave it at that.
     that is no larger budget for decision d1 ($1.00 of $2.00 used)
       Type `supervisor decide d1 go-on --budget 4` to go on, or `supervisor decide d1 stop` to leave it at that.
-    the budget is -1, and must be more than 0
+    the budget is -1, and must be from 0.0001 to 1000000 dollars
       Give US dollars, as in `--budget 5`, or leave it out.
     the budget is 0 tokens, and must be at least 1
       Give a number of tokens, as in `--budget-tokens 500000`, or leave it out.
