@@ -143,7 +143,10 @@ fn waits(entry: &TaskEntry, until: Time, now: Time) -> String {
         let whose = match &error.scope {
             Some(HoldScope::Worker(worker)) => worker.to_string(),
             Some(HoldScope::All) => "the account".to_owned(),
-            Some(HoldScope::Task(_) | HoldScope::Run(_)) | None => "the model's API".to_owned(),
+            // The message says whether it is the API's, or one that somebody has set.
+            Some(HoldScope::Task(_) | HoldScope::Run(_)) | None => {
+                return format!("goes on at {}: {}", utc(until, now), error.message);
+            }
         };
         return format!("waits for the limit of {whose} to reset at {}", utc(until, now));
     }

@@ -60,6 +60,9 @@ fn hint(kind: FailureKind) -> Option<&'static str> {
         FailureKind::RateLimited | FailureKind::Overloaded => {
             "It is tried again; fewer replicas at once make it rarer."
         }
+        FailureKind::Network | FailureKind::Server => {
+            "`supervisor doctor` shows the address of the model's API; see whether it is reached."
+        }
         FailureKind::Budget => {
             "`supervisor decisions` shows which budget it is, and how to raise it and go on."
         }
