@@ -27,7 +27,7 @@ fn every_command_says_what_is_wrong_with_what_it_was_given() {
         (3, &["submit", "--plan", "broken.json"], "line 1"),
         (3, &["submit", "--plan", "bad-plan.json"], "marie"),
         (3, &["submit", "--plan", "cycle.json"], "wait for each other"),
-        (2, &["submit", "empty.txt", "--budget", "-1"], "more than 0"),
+        (2, &["submit", "empty.txt", "--budget", "-1"], "from 0.0001 to 1000000"),
         (3, &["plan", "empty.txt"], "empty"),
         (3, &["task", "mary", "Do it"], "marie"),
         (3, &["task", "marie", "Do it", "--after", "x", "--id", "x"], "itself"),
