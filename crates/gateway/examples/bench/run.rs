@@ -28,7 +28,7 @@ const PUBLISHED: f64 = 10_000.0;
 const TRIES: u32 = 6;
 
 /// The fewest requests that a turn at a constant rate has.
-const FEWEST: f64 = 100.0;
+const FEWEST: f64 = 30.0;
 
 /// How much to do.
 #[derive(Debug)]
