@@ -115,13 +115,12 @@ impl Proxy {
             panic!("BUG: a turn should be had, or have been let go");
         };
         want.waited.add(WaitReason::Budget, since.elapsed());
-        match governor.pace.turn(want).await {
-            Ok(turn) => Ok((turn, reservation)),
-            Err(held) => {
-                reservation.release();
-                Err(Poor::Held(held))
-            }
-        }
+        let mut unsent = Unsent(Some(reservation));
+        let turn = governor.pace.turn(want).await.map_err(Poor::Held)?;
+        let Some(reservation) = unsent.0.take() else {
+            panic!("BUG: nobody else takes a reservation");
+        };
+        Ok((turn, reservation))
     }
 
     /// Sends a request until there is an answer that the client has a use for.
@@ -229,6 +228,16 @@ impl Proxy {
                 None => own(error, End::Complete),
             });
         }
+    }
+}
+
+/// A reservation for what is not sent yet: given back when it is dropped, as when the client goes away. Dropped by
+/// itself it would count as spent.
+struct Unsent(Option<Reservation>);
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Reservation::release);
     }
 }
 

@@ -121,7 +121,9 @@ fn spent(dispatcher: &Dispatcher, scope: &HoldScope) -> (Option<f64>, Option<u64
 fn needed(dispatcher: &Dispatcher, scope: &HoldScope) -> Budget {
     let standing = dispatcher.gateways().standing(scope);
     let Some(refused) = standing.refused else { return Budget::default() };
-    let usd = [standing.spent.usd, standing.lost.usd, refused.usd];
+    // In a rehearsal no dollars are in the way.
+    let priced = refused.usd.filter(|_| !dispatcher.gateways().is_rehearsal());
+    let usd = [standing.spent.usd, standing.lost.usd, priced];
     let tokens = [standing.spent.tokens, standing.lost.tokens, refused.tokens];
     Budget {
         usd: usd.into_iter().sum::<Option<gateway::Usd>>().map(|usd| usd.dollars()),
