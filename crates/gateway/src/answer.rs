@@ -47,6 +47,7 @@ pub(crate) fn stopped(stop: &Stop) -> Response<Bytes> {
     let (status, kind) = match &stop.kind {
         StopKind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
         StopKind::Overloaded => (overloaded(), "overloaded_error"),
+        StopKind::Unreachable => (StatusCode::BAD_GATEWAY, "api_error"),
         StopKind::Auth => (StatusCode::UNAUTHORIZED, "authentication_error"),
         StopKind::Budget(_) | StopKind::Unbounded | StopKind::Billing => {
             (StatusCode::PAYMENT_REQUIRED, "billing_error")
@@ -110,9 +111,13 @@ pub(crate) fn stranger(status: StatusCode) -> Response<Bytes> {
 
 /// The upstream could not be reached: nothing was sent.
 pub(crate) fn unreachable(upstream: &Upstream, why: &dyn Error) -> Response<Bytes> {
-    let message =
-        format!("gateway: cannot reach the model's API at {}: {}", upstream.host(), causes(why));
+    let message = format!("gateway: {}", cannot_reach(upstream, why));
     error(StatusCode::BAD_GATEWAY, "api_error", &message, UNREACHABLE)
+}
+
+/// Says that there is no connection to the upstream, and why.
+pub(crate) fn cannot_reach(upstream: &Upstream, why: &dyn Error) -> String {
+    format!("cannot reach the model's API at {}: {}", upstream.host(), causes(why))
 }
 
 /// The upstream was reached and then gave no answer that could be handed on.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// How long connecting to the upstream may take: name lookup, TCP and TLS together.
 ///
-/// A few seconds are a slow network, ten are a dead one; the CLI retries a 502 by itself.
+/// A few seconds are a slow network, ten are a dead one; who asks the model is tried again.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long after a request's head the upstream's response head may come.

@@ -26,7 +26,7 @@ use crate::{
     pace::{Held, Next, Turn, WaitReason, Waits, Want},
     prefix::Sender,
     proxy::{Own, Proxy, gone, own},
-    stop::Stop,
+    stop::{Stop, StopKind},
     tokens::Tokens,
 };
 
@@ -150,22 +150,28 @@ impl Proxy {
             give_up,
             waited: waits,
         };
+        // Why the last try reached nobody.
+        let mut unreached = None;
         loop {
             let credential = self.account.credential().await.map_err(stop)?;
-            let turn = governor.pace.turn(want).await.map_err(|held| stop(held.into()))?;
-            if let Some(stop) = case.stop() {
-                // Meanwhile another request of the attempt was told so.
-                turn.release();
-                return Err(stopped(stop));
-            }
+            let turn = match governor.pace.turn(want).await {
+                Ok(turn) => turn,
+                Err(held) => return Err(stop(or_unreached(held, unreached))),
+            };
             let (mut turn, reservation) = match self.afford(&ask, case, turn, give_up).await {
                 Ok(both) => both,
                 Err(Poor::Refused(Refused::OverBudget(over))) => return Err(stop(over.into())),
                 Err(Poor::Refused(refused)) => {
                     return Err(own(answer::unbookable(&refused), End::Own));
                 }
-                Err(Poor::Held(held)) => return Err(stop(held.into())),
+                Err(Poor::Held(held)) => return Err(stop(or_unreached(held, unreached))),
             };
+            if let Some(stop) = case.stop() {
+                // Meanwhile another request of the attempt was told so.
+                turn.release();
+                reservation.release();
+                return Err(stopped(stop));
+            }
             let waits = *turn.waited();
             place.sent();
             let sender = Sender {
@@ -183,16 +189,21 @@ impl Proxy {
             let sending = client.request(head, RequestBody::Whole(body.clone()), to_head);
             let answer = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(error)) => {
-                    if matches!(error, NoAnswer::Connect(_)) {
-                        turn.release();
-                        reservation.release();
+                Ok(Err(error @ NoAnswer::Connect(_))) => {
+                    want = turn.unreached();
+                    reservation.release();
+                    let why = answer::cannot_reach(&self.upstream, &error);
+                    if unreached.is_none() {
+                        tracing::warn!(%caller.task, model = %ask.model, "{why}: trying again.");
                     }
-                    // Otherwise, whatever it took by then is not known: turn and reservation stay booked.
-                    return Err(self.no_answer(&error));
+                    unreached = Some(why);
+                    continue;
                 }
+                // Whatever it took by then is not known: turn and reservation stay booked.
+                Ok(Err(error)) => return Err(self.no_answer(&error)),
                 Err(_elapsed) => return Err(own(answer::silent(&self.upstream), End::Silent)),
             };
+            unreached = None;
             let status = answer.head.status;
             if let Next::Again(next) = turn.heard(status, answer.head.fields.iter()) {
                 want = *next;
@@ -246,6 +257,16 @@ enum Poor {
     Refused(Refused),
     /// It let its turn go while it waited for money, and gets no other in time.
     Held(Held),
+}
+
+/// Returns why a request can't go in time; what kept it from the API last, where the pace knows no better.
+fn or_unreached(held: Held, unreached: Option<String>) -> Stop {
+    match unreached {
+        Some(message) if held.until.is_none() => {
+            Stop { kind: StopKind::Unreachable, message, ..held.into() }
+        }
+        _ => held.into(),
+    }
 }
 
 fn stopped(stop: &Stop) -> Own {

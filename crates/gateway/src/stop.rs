@@ -31,6 +31,8 @@ pub enum StopKind {
     RateLimited,
     /// The model's API has been overloaded for longer than the client waits.
     Overloaded,
+    /// No connection to the model's API could be made for longer than the client waits.
+    Unreachable,
     /// The request could pass a budget.
     Budget(
         /// Whose.
@@ -48,6 +50,7 @@ impl From<Held> for Stop {
     fn from(held: Held) -> Self {
         let kind = match held.reason {
             WaitReason::Overloaded => StopKind::Overloaded,
+            WaitReason::Unreachable => StopKind::Unreachable,
             _ => StopKind::RateLimited,
         };
         let hint = "It goes on by itself; `supervisor status` shows what it waits for.";

@@ -44,6 +44,13 @@ pub const UNFIT_CODE: u8 = 78;
 /// What the last line of a worker that does not serve begins with.
 pub const UNFIT: &str = "worker does not serve: ";
 
+/// The exit code of a worker that does not serve for now, because the model's API does not answer. The last line
+/// that it prints begins with [`UNREACHABLE`] and says why. (`EX_UNAVAILABLE` of sysexits.h.)
+pub const UNREACHABLE_CODE: u8 = 69;
+
+/// What the last line of a worker begins with that waits no longer for the model's API.
+pub const UNREACHABLE: &str = "worker waits no longer: ";
+
 /// `task.json` of an attempt's folder in a slot: all that a worker has to know.
 ///
 /// Written by the supervisor, read by the worker of the same build: it is not a published format.

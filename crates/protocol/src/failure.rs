@@ -16,7 +16,9 @@ pub enum FailureKind {
     RateLimited,
     /// The model's API said 529 for longer than the client waits.
     Overloaded,
-    /// The connection to the model's API could not be made, or broke.
+    /// No connection to the model's API could be made for longer than the client waits.
+    Unreachable,
+    /// The connection to the model's API broke.
     Network,
     /// The model's API failed (5xx).
     Server,
@@ -49,11 +51,17 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Returns whether it is nobody's fault here and passes by itself, so that the task only waits.
+    pub fn passes(self) -> bool {
+        matches!(self, Self::RateLimited | Self::Overloaded | Self::Unreachable)
+    }
+
     /// Returns the kind as it stands in files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
+            Self::Unreachable => "unreachable",
             Self::Network => "network",
             Self::Server => "server",
             Self::WorkerLost => "worker_lost",

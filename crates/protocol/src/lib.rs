@@ -28,7 +28,7 @@ mod worker_config;
 
 pub use assignment::{
     AgentSpec, Assignment, CANCEL_FILE, DOOR_FILE, Door, Driver, Input, OutputContract,
-    SELF_TEST_HOST, SessionPlan, UNFIT, UNFIT_CODE,
+    SELF_TEST_HOST, SessionPlan, UNFIT, UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE,
 };
 pub use decision::{
     Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,

@@ -95,7 +95,7 @@ pub(crate) fn judge(
         | FailureKind::Network
         | FailureKind::Server => (true, left),
         FailureKind::Refused | FailureKind::Invalid | FailureKind::Dependency => (true, false),
-        FailureKind::RateLimited | FailureKind::Overloaded => {
+        FailureKind::RateLimited | FailureKind::Overloaded | FailureKind::Unreachable => {
             return until_lifted(now, config.backoff(node.limited.saturating_add(1), rng()), error);
         }
         FailureKind::Budget => return until_decided(entry, DecisionKind::Budget, now, error),
@@ -115,8 +115,8 @@ pub(crate) fn judge(
     Verdict { error, counted, retry_at: None }
 }
 
-/// A limit of the model's API is not the task's fault, however often it is met: the next attempt waits
-/// until it is lifted, and at least the backoff.
+/// A limit of the model's API, or its absence, is not the task's fault, however often it is met: the next
+/// attempt waits until it is lifted, and at least the backoff.
 fn until_lifted(now: Time, backoff: Duration, error: TaskError) -> Verdict {
     let lifted = error.retry_at.map(|at| at.clamp(now, now + FARTHEST));
     let retry_at = lifted.unwrap_or(now).max(now + backoff);

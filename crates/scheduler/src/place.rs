@@ -204,9 +204,8 @@ impl Node {
     ) {
         self.entry.counted_failures += u32::from(counted);
         if !paused {
-            let limited = matches!(error.kind, FailureKind::RateLimited | FailureKind::Overloaded);
             self.lost = if error.kind == FailureKind::WorkerLost { self.lost + 1 } else { 0 };
-            self.limited = if limited { self.limited + 1 } else { 0 };
+            self.limited = if error.kind.passes() { self.limited + 1 } else { 0 };
         }
         self.ooms += u32::from(error.kind == FailureKind::Oom);
         let told = self.rejected == Some(attempt);

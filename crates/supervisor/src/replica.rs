@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use protocol::{
     Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult, UNFIT,
-    UNFIT_CODE, mutant,
+    UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE, mutant,
 };
 use scheduler::Input;
 use tokio::sync::{Notify, mpsc};
@@ -546,15 +546,17 @@ impl Work {
     }
 
     async fn ended(&mut self, exit: Exit) {
-        let (error, pause) = match unfit(&self.spec.replica, &exit) {
-            Some(error) => {
-                error!(%exit, "The replica does not serve.");
-                (error, true)
-            }
-            None => {
-                info!(%exit, "The replica ended.");
-                (lost(&exit), false)
-            }
+        let (error, pause) = if let Some(error) = unfit(&self.spec.replica, &exit) {
+            error!(%exit, "The replica does not serve.");
+            (error, true)
+        } else if let Some(why) = last_words(&exit, UNREACHABLE_CODE, UNREACHABLE) {
+            warn!(why, "The replica did not serve.");
+            let hint =
+                "It is tried again; `supervisor doctor` shows what can be reached from here.";
+            (TaskError::new(FailureKind::Unreachable, why).with_hint(hint), false)
+        } else {
+            info!(%exit, "The replica ended.");
+            (lost(&exit), false)
         };
         self.gone(error, pause).await;
     }
@@ -721,13 +723,18 @@ fn lost(exit: &Exit) -> TaskError {
 
 /// Returns why a replica did not serve, if it ended for that: then any other of its worker would, too.
 fn unfit(replica: &ReplicaId, exit: &Exit) -> Option<TaskError> {
-    let why = exit.output.trim().lines().last()?.strip_prefix(UNFIT)?;
-    (exit.code == Some(UNFIT_CODE.into())).then(|| {
-        TaskError::new(FailureKind::WorkerLost, format!("{replica} does not serve: {why}")).with_hint(
-            "An agent that could reach more than its gateway, or nothing at all, is not started: see \
-             what the container engine does to its containers.",
-        )
-    })
+    let why = last_words(exit, UNFIT_CODE, UNFIT)?;
+    let error = TaskError::new(FailureKind::WorkerLost, format!("{replica} does not serve: {why}"));
+    Some(error.with_hint(
+        "An agent that could reach more than its gateway, or nothing at all, is not started: see \
+         what the container engine does to its containers.",
+    ))
+}
+
+/// Returns what a worker gave as its reason to end with that code.
+fn last_words<'a>(exit: &'a Exit, code: u8, prefix: &str) -> Option<&'a str> {
+    let said = exit.output.trim().lines().last()?.strip_prefix(prefix)?;
+    (exit.code == Some(code.into())).then_some(said)
 }
 
 fn unstartable(error: &RuntimeError) -> TaskError {

@@ -408,7 +408,10 @@ fn held_back(limits: &[PaceStatus], now: Time) -> Vec<String> {
     for status in limits {
         let Some(blocked) = &status.blocked else { continue };
         // A limit of ours that nobody waits for is only where it should be.
-        let refused = matches!(blocked.reason, WaitReason::RateLimited | WaitReason::Overloaded);
+        let refused = matches!(
+            blocked.reason,
+            WaitReason::RateLimited | WaitReason::Overloaded | WaitReason::Unreachable
+        );
         if status.waiting == 0 && !refused {
             continue;
         }

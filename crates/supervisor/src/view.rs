@@ -1,8 +1,8 @@
 //! What the scheduler knows, as a person or a program wants to see it.
 
 use protocol::{
-    Attempt, FailureKind, HoldScope, Priority, RunId, RunMode, RunState, ShortRunId, Status,
-    TaskKind, Time, Usage,
+    Attempt, HoldScope, Priority, RunId, RunMode, RunState, ShortRunId, Status, TaskKind, Time,
+    Usage,
 };
 use scheduler::{Input, Phase, RunEntry, RunPhase, Scheduler, TaskEntry, TaskState};
 
@@ -135,10 +135,7 @@ fn ready(scheduler: &Scheduler, entry: &TaskEntry) -> String {
 /// Returns why a task waits for the time of its next attempt.
 fn waits(entry: &TaskEntry, until: Time, now: Time) -> String {
     let error = entry.last_error.as_ref();
-    let limit = error.filter(|error| {
-        matches!(error.kind, FailureKind::RateLimited | FailureKind::Overloaded)
-            && error.retry_at.is_some()
-    });
+    let limit = error.filter(|error| error.kind.passes() && error.retry_at.is_some());
     if let Some(error) = limit {
         let whose = match &error.scope {
             Some(HoldScope::Worker(worker)) => worker.to_string(),

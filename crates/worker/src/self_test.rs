@@ -1,8 +1,8 @@
 //! What has to be so before the first attempt is taken: nothing can be reached but the gateway, and the
 //! gateway lets out only what it should.
 //!
-//! It costs a millisecond or two and needs nothing of the image. No packet leaves where the walls hold:
-//! without a route the kernel itself says no.
+//! It costs a millisecond or two, and an answer of the model's API; it needs nothing of the image. No packet leaves
+//! where the walls hold: without a route the kernel itself says no.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -47,14 +47,25 @@ const MOMENT: Duration = Duration::from_millis(300);
 /// How long the gateway may take for an answer. It takes less than a millisecond.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// How long the gateway may be away: as long as a restart of the daemon takes, also on a slow machine.
+/// How long the model's API may take for one: a little longer than the gateway takes to find out that it can't be
+/// reached.
+const ANSWER_OF_API: Duration = Duration::from_secs(15);
+
+/// How long the gateway may be away: as long as a restart of the daemon takes, also on a slow machine. The same for
+/// the model's API: what takes longer is waited for without a container.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often it is asked meanwhile.
+/// How often the gateway is asked meanwhile.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
 
-/// How much of an answer is read for its first line.
-const MAX_LINE: u64 = 1024;
+/// How long after an API that is away is asked again.
+const PAUSE_OF_API: Duration = Duration::from_secs(2);
+
+/// How much of an answer is read.
+const MAX_ANSWER: u64 = 16 * 1024;
+
+/// What the gateway says in the head of its own answer where the model's API gives none.
+const UNREACHABLE: &str = "x-supervisor-gateway: unreachable";
 
 /// Why no attempt is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +78,7 @@ pub(crate) enum Failure {
 
 /// Finds out whether attempts may be taken.
 ///
-/// A gateway that is away is waited for: the daemon may be starting again.
+/// A gateway that is away is waited for, since the daemon may be starting again, and so is the model's API.
 ///
 /// # Errors
 ///
@@ -82,24 +93,32 @@ pub(crate) fn run(paths: &Paths, walls: bool, signals: &Signals) -> Result<(), F
     }
     let [mut pause, longest] = PAUSES;
     loop {
-        let away = match way_out(paths) {
+        let fault = match way_out(paths, signals) {
             Ok(()) => break,
             Err(WayOut::Open(why)) => return Err(Failure::Fault(Fault::Unfit(why))),
-            Err(WayOut::Away(why)) => why,
+            Err(WayOut::Away(why)) => {
+                Fault::Missing(format!("the gateway has not answered for {PATIENCE:?}: {why}"))
+            }
+            Err(WayOut::Mute(why)) => {
+                pause = pause.max(PAUSE_OF_API);
+                Fault::Unreachable(why)
+            }
         };
         if let Some(signal) = signals.raised() {
             return Err(Failure::Signal(signal));
         }
         if began.elapsed() > PATIENCE {
-            let what = format!("the gateway has not answered for {PATIENCE:?}: {away}");
-            return Err(Failure::Fault(Fault::Missing(what)));
+            return Err(Failure::Fault(fault));
         }
-        thread::sleep(pause);
+        signals.wait(pause);
         pause = (pause * 2).min(longest);
     }
     let ms = began.elapsed().as_millis();
-    let shown =
-        if walls { "The walls hold, and the gateway answers." } else { "The gateway answers." };
+    let shown = if walls {
+        "The walls hold, and the model's API answers."
+    } else {
+        "The model's API answers."
+    };
     tracing::info!(ms, "{shown}");
     Ok(())
 }
@@ -204,51 +223,95 @@ fn has_address(answer: &[u8]) -> bool {
 enum WayOut {
     /// It leads where it should not.
     Open(String),
-    /// It leads nowhere, for now.
+    /// There is none, for now.
     Away(String),
+    /// It does not lead to the model's API, for now.
+    Mute(String),
 }
 
-/// Checks that the gateway refuses what is on no list, as an agent would ask for it, and that it answers where the
-/// model's API is asked. Whether the API itself does is not asked: a container may start while it is away.
-fn way_out(paths: &Paths) -> Result<(), WayOut> {
+/// Checks that the gateway refuses what is on no list, as an agent would ask for it, and that the model's API
+/// answers through it: something, since what a key is good for is not the container's business.
+fn way_out(paths: &Paths, signals: &Signals) -> Result<(), WayOut> {
     let away = |what: &str, error: &io::Error| WayOut::Away(format!("{what}: {error}"));
-    let socket = paths.gateway.connect().map_err(|error| away("the gateway", &error))?;
     let header = |header: Option<String>| header.map(|h| format!("{h}\r\n")).unwrap_or_default();
-    let secret = header(paths.gateway.header());
-    let hello = format!("HEAD /api/hello HTTP/1.1\r\nhost: gateway\r\n{secret}\r\n");
-    let limits = [socket.set_read_timeout(Some(ANSWER)), socket.set_write_timeout(Some(ANSWER))];
-    let status = limits.into_iter().collect::<io::Result<()>>().and_then(|()| ask(&socket, &hello));
-    match status.map_err(|error| away("the model's API", &error))? {
-        200..=299 => {}
-        other => return Err(WayOut::Away(format!("the model's API answers with {other}"))),
-    }
     let port = TcpStream::connect((Ipv4Addr::LOCALHOST, paths.proxy))
         .map_err(|error| away("the loopback", &error))?;
     let host = format!("{SELF_TEST_HOST}:443");
     let secret = header(paths.gateway.proxy_header());
     let connect = format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n{secret}\r\n");
     let limits = [port.set_read_timeout(Some(ANSWER)), port.set_write_timeout(Some(ANSWER))];
-    let status = limits.into_iter().collect::<io::Result<()>>().and_then(|()| ask(&port, &connect));
-    match status.map_err(|error| away("the way to other hosts", &error))? {
-        403 => Ok(()),
+    let answer = limits.into_iter().collect::<io::Result<()>>().and_then(|()| {
+        (&port).write_all(connect.as_bytes())?;
+        Answer::read(&port)
+    });
+    match answer.map_err(|error| away("the way to other hosts", &error))?.status {
+        403 => {}
         200..=299 => {
-            Err(WayOut::Open(format!("the gateway lets {host} through, which is on no list")))
+            let why = format!("the gateway lets {host} through, which is on no list");
+            return Err(WayOut::Open(why));
         }
-        other => Err(WayOut::Away(format!("a host that is on no list is answered with {other}"))),
+        other => {
+            let why = format!("a host that is on no list is answered with {other}");
+            return Err(WayOut::Away(why));
+        }
     }
+    let socket = paths.gateway.connect().map_err(|error| away("the gateway", &error))?;
+    let secret = header(paths.gateway.header());
+    let hello = format!("GET /api/hello HTTP/1.1\r\nhost: gateway\r\n{secret}\r\n");
+    let limits = [socket.set_read_timeout(Some(ANSWER)), socket.set_write_timeout(Some(ANSWER))];
+    let asked = limits.into_iter().collect::<io::Result<()>>();
+    asked
+        .and_then(|()| (&socket).write_all(hello.as_bytes()))
+        .map_err(|error| away("the gateway", &error))?;
+    if !signals.wait_for(&socket, ANSWER_OF_API) {
+        return Err(WayOut::Mute(format!("the model's API has not answered in {ANSWER_OF_API:?}")));
+    }
+    let answer = Answer::read(&socket).map_err(|error| away("the gateway", &error))?;
+    answer.unreachable.map_or(Ok(()), |why| Err(WayOut::Mute(why)))
 }
 
-/// Sends a request and returns the status of its answer.
-fn ask(mut stream: impl Read + Write, request: &str) -> io::Result<u16> {
-    stream.write_all(request.as_bytes())?;
-    let mut line = Vec::new();
-    BufReader::new(stream.take(MAX_LINE)).read_until(b'\n', &mut line)?;
-    let line = String::from_utf8_lossy(&line);
-    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
-    status.ok_or_else(|| match line.trim() {
-        "" => io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"),
-        _ => io::Error::new(io::ErrorKind::InvalidData, "that is no HTTP"),
-    })
+/// As much of an answer as has to be known.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    status: u16,
+    /// That it is the gateway's, and why the model's API gave none.
+    unreachable: Option<String>,
+}
+
+impl Answer {
+    fn read(stream: impl Read) -> io::Result<Self> {
+        let mut stream = BufReader::new(stream.take(MAX_ANSWER));
+        let mut line = || {
+            let mut line = Vec::new();
+            stream.read_until(b'\n', &mut line)?;
+            Ok::<_, io::Error>(String::from_utf8_lossy(&line).trim_end().to_owned())
+        };
+        let first = line()?;
+        let status = first.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
+        let status = status.ok_or_else(|| match first.as_str() {
+            "" => io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"),
+            _ => io::Error::new(io::ErrorKind::InvalidData, "that is no HTTP"),
+        })?;
+        let (mut is_ours, mut length) = (false, 0);
+        loop {
+            let line = line()?.to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            is_ours |= line == UNREACHABLE;
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+        }
+        let unreachable = is_ours.then(|| {
+            let mut body = Vec::new();
+            let _ = stream.take(length).read_to_end(&mut body);
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            let said = body["error"]["message"].as_str().unwrap_or("the model's API is away");
+            said.strip_prefix("gateway: ").unwrap_or(said).to_owned()
+        });
+        Ok(Self { status, unreachable })
+    }
 }
 
 #[cfg(test)]
@@ -305,26 +368,22 @@ mod tests {
     }
 
     #[test]
-    fn status_is_read_from_the_first_line_alone() {
-        struct Talk(io::Cursor<&'static [u8]>);
-        impl Read for Talk {
-            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.0.read(buf)
-            }
+    fn answer_says_who_gives_it() {
+        let read = |answer: &[u8]| {
+            Answer::read(answer).ok().map(|answer| (answer.status, answer.unreachable))
+        };
+        assert_eq!(read(b"HTTP/1.1 403 Forbidden\r\nx: 200\r\n\r\n"), Some((403, None)));
+        assert_eq!(read(b"HTTP/1.0 200\r\n"), Some((200, None)));
+        let own = "HTTP/1.1 502 x\r\nX-Supervisor-Gateway: unreachable\r\ncontent-length: ";
+        let body = r#"{"error":{"message":"gateway: nobody is there"}}"#;
+        for (body, said) in [(body, "nobody is there"), ("{", "the model's API is away")] {
+            let answer = format!("{own}{}\r\n\r\n{body}and more", body.len());
+            assert_eq!(read(answer.as_bytes()), Some((502, Some(said.to_owned()))), "{body}");
         }
-        impl Write for Talk {
-            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-                Ok(buf.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let ask = |answer: &'static [u8]| ask(Talk(io::Cursor::new(answer)), "x").ok();
-        assert_eq!(ask(b"HTTP/1.1 403 Forbidden\r\nx: 200\r\n\r\n"), Some(403));
-        assert_eq!(ask(b"HTTP/1.0 200\r\n"), Some(200));
+        // Of the API, or whatever stands before it: that is an answer.
+        assert_eq!(read(b"HTTP/1.1 502 Bad Gateway\r\n\r\n"), Some((502, None)));
         for no in [&b""[..], b"HTTP/1.1", b"HTTP/1.1 4\r\n", b"SSH-2.0-x\r\n", b"\xff\xff\n"] {
-            assert_eq!(ask(no), None, "{no:?}");
+            assert_eq!(read(no), None, "{no:?}");
         }
     }
 }

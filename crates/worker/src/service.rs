@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use protocol::{UNFIT, UNFIT_CODE};
+use protocol::{UNFIT, UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
@@ -52,6 +52,8 @@ impl End {
 pub(crate) enum Fault {
     /// Something is missing that may be there the next time.
     Missing(String),
+    /// The model's API does not answer.
+    Unreachable(String),
     /// It is not to serve, and every start would end so until somebody does something.
     Unfit(String),
 }
@@ -61,6 +63,7 @@ impl Fault {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Missing(_) => 1,
+            Self::Unreachable(_) => UNREACHABLE_CODE,
             Self::Unfit(_) => UNFIT_CODE,
         }
     }
@@ -70,6 +73,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(what) => write!(f, "worker: {what}"),
+            Self::Unreachable(why) => write!(f, "{UNREACHABLE}{why}"),
             Self::Unfit(why) => write!(f, "{UNFIT}{why}"),
         }
     }

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// The signals that ask us to end.
@@ -36,8 +38,27 @@ impl Signals {
         u8::try_from(self.last.load(Ordering::SeqCst)).ok().filter(|signal| *signal != 0)
     }
 
+    /// Waits so long, or until a signal comes.
+    pub(crate) fn wait(&self, time: Duration) {
+        wait(&mut [PollFd::new(&self.wake, PollFlags::IN)], time);
+    }
+
+    /// Waits so long, or until a signal comes, for something to be read. Returns whether there is.
+    pub(crate) fn wait_for(&self, stream: &impl AsFd, time: Duration) -> bool {
+        let mut fds = [PollFd::new(&self.wake, PollFlags::IN), PollFd::new(stream, PollFlags::IN)];
+        wait(&mut fds, time);
+        !fds[1].revents().is_empty()
+    }
+
     /// Returns what becomes readable when a signal comes, and stays so.
     pub(crate) fn wake(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
+}
+
+/// Waits until something is to be read, and no longer than that.
+fn wait(fds: &mut [PollFd<'_>], time: Duration) {
+    let limit = Timespec::try_from(time).ok();
+    // What fails is looked at by whoever waited.
+    let _ = rustix::io::retry_on_intr(|| poll(fds, limit.as_ref()));
 }

@@ -198,6 +198,7 @@ impl Inner {
         let what = match (reason, scope) {
             (WaitReason::RateLimited, _) => "the API lets no more requests through".to_owned(),
             (WaitReason::Overloaded, _) => "the API is overloaded".to_owned(),
+            (WaitReason::Unreachable, _) => "the API can't be reached".to_owned(),
             (_, Scope::Account) => {
                 format!("account `{}` is at its limit of {reason}", want.account)
             }
@@ -324,6 +325,17 @@ impl Turn {
                 Next::Again(Box::new(Want { input, ..self.want.clone() }))
             }
         }
+    }
+
+    /// No connection to the API could be made. The turn is over; what is returned asks for another: the same request
+    /// in the same place.
+    pub fn unreached(mut self) -> Want {
+        self.ended = true;
+        let mut state = self.inner.lock();
+        state.core.unreached(Instant::now(), self.id);
+        self.inner.flush(&mut state);
+        drop(state);
+        self.want.clone()
     }
 
     /// The API broke the answer off with `overloaded_error`. The turn goes on until it is settled.

@@ -72,6 +72,8 @@ pub enum WaitReason {
     RateLimited,
     /// The API was overloaded (529).
     Overloaded,
+    /// No connection to the API could be made.
+    Unreachable,
     /// Another request that writes the same prefix to the prompt cache. The pace knows no such
     /// wait; whoever does adds it to the others.
     Stagger,
@@ -81,7 +83,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Requests,
         Self::InputTokens,
         Self::OutputTokens,
@@ -89,6 +91,7 @@ impl WaitReason {
         Self::InFlight,
         Self::RateLimited,
         Self::Overloaded,
+        Self::Unreachable,
         Self::Stagger,
         Self::Budget,
     ];
@@ -104,6 +107,7 @@ impl fmt::Display for WaitReason {
             Self::InFlight => "requests in flight",
             Self::RateLimited => "rate limited",
             Self::Overloaded => "overloaded",
+            Self::Unreachable => "unreachable",
             Self::Stagger => "prompt cache being written",
             Self::Budget => "budget held by others",
         })

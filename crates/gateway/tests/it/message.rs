@@ -11,17 +11,18 @@ use std::{
 use bytes::Bytes;
 use gateway::{
     Budget, Caller, Filter, GATEWAY_HEADER, Gateway, Listener, STOPPED, Scope, StopKind, Tokens,
-    Usd,
-    pace::{AccountId, Limits, PaceConfig},
+    Usd, limits,
+    pace::{AccountId, Limits, PaceConfig, WaitReason},
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use protocol::{Attempt, Priority, RunId};
-use tokio::sync::Notify;
+use tokio::{net::TcpListener, sync::Notify, time::Instant};
 
 use crate::support::{
-    Body, World, account, chunks, client, full, json, piece, replica, send, soon, upstream,
+    Body, World, account, chunks, client, full, json, piece, raw_upstream, replica, send, serve,
+    soon, upstream,
 };
 
 const MODEL: &str = "claude-sonnet-5-5";
@@ -74,6 +75,18 @@ async fn at_work(world: &World, name: &str, attempt: u32) -> Listener {
     let listener = world.replica(name, Some("the-key")).await;
     listener.assign(Some(caller(name, attempt)));
     listener
+}
+
+/// Returns two replicas that share an account, each with a task of its own.
+async fn two_at_work(world: &World) -> [Listener; 2] {
+    let shared = account("shared", Some("the-key"));
+    let at_work = async |name: &str, task: &str| {
+        let replica = gateway::Replica { account: Arc::clone(&shared), ..replica(name, None) };
+        let listener = world.gateway.listen(replica, &world.socket(name)).await.unwrap();
+        listener.assign(Some(Caller { task: task.parse().unwrap(), ..caller(name, 1) }));
+        listener
+    };
+    [at_work("marie-1", "task").await, at_work("marie-2", "other").await]
 }
 
 fn usd(dollars: f64) -> Usd {
@@ -452,7 +465,7 @@ async fn request_that_waits_for_money_lets_others_have_its_turn() {
     let world = World::with(&url, PaceConfig { account, ..PaceConfig::default() });
     // For one of them at a time.
     bound(&world.gateway, task(), 1.5);
-    let poor = at_work(&world, "marie-1", 1).await;
+    let [poor, other] = two_at_work(&world).await;
     let ask_dear = || {
         let path = poor.path().to_owned();
         tokio::spawn(async move { read(send(&path, request(ask(DEAR))).await).await })
@@ -466,8 +479,6 @@ async fn request_that_waits_for_money_lets_others_have_its_turn() {
     .await;
     let second = ask_dear();
 
-    let other = world.replica("anga-1", Some("the-key")).await;
-    other.assign(Some(Caller { task: "other".parse().unwrap(), ..caller("anga-1", 1) }));
     for _ in 0..20 {
         let response = soon("another's turn", send(other.path(), request(ask(9)))).await;
         assert_eq!(read(response).await, ANSWER);
@@ -480,6 +491,129 @@ async fn request_that_waits_for_money_lets_others_have_its_turn() {
     assert_eq!(soon("the second", second).await.unwrap(), ANSWER);
     let totals = settled(&world.gateway).await;
     assert!(totals.sums.waits.contains_key("budget"), "{totals:?}");
+}
+
+#[tokio::test]
+async fn money_of_a_request_that_goes_away_before_its_second_turn_is_anothers() {
+    // All answers wait for a word: those to dear questions for one of their own.
+    let (dear, cheap) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let asked = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let shared = (Arc::clone(&dear), Arc::clone(&cheap), Arc::clone(&asked));
+    let (url, _) = upstream(move |request: Request<Incoming>| {
+        let (dear, cheap, asked) = shared.clone();
+        async move {
+            let is_dear = request.into_body().collect().await.unwrap().to_bytes() == ask(DEAR);
+            asked[usize::from(is_dear)].fetch_add(1, Ordering::SeqCst);
+            if is_dear { dear } else { cheap }.notified().await;
+            streamed(full(ANSWER))
+        }
+    })
+    .await;
+    let account = Limits { max_in_flight: Some(2), ..Limits::default() };
+    let world = World::with(&url, PaceConfig { account, ..PaceConfig::default() });
+    // For one of them at a time.
+    bound(&world.gateway, task(), 1.5);
+    let [poor, other] = two_at_work(&world).await;
+    let send_off = |of: &Listener, tokens| {
+        let path = of.path().to_owned();
+        tokio::spawn(async move { read(send(&path, request(ask(tokens))).await).await })
+    };
+    // So many cheap and dear ones were sent, and so many wait for a turn.
+    let until = async |what: &str, cheap: usize, dear: usize, waiting: usize| {
+        let now = || {
+            let sent = asked.each_ref().map(|count| count.load(Ordering::SeqCst));
+            (sent, world.gateway.limits().iter().map(|lane| lane.waiting).sum::<usize>())
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(30), async {
+            while now() != ([cheap, dear], waiting) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        assert!(reached.await.is_ok(), "{what}: {:?}", now());
+    };
+    let first = send_off(&poor, DEAR);
+    until("the first is sent", 0, 1, 0).await;
+    let second = send_off(&poor, DEAR);
+    let others = [send_off(&other, 9), send_off(&other, 9)];
+    until("one of two goes, since the second waits for money", 1, 1, 1).await;
+
+    dear.notify_one();
+    assert_eq!(soon("the first", first).await.unwrap(), ANSWER);
+    until("the second has money, and waits for a turn", 2, 1, 1).await;
+    second.abort();
+    until("it is gone", 2, 1, 0).await;
+
+    cheap.notify_one();
+    cheap.notify_one();
+    for other in others {
+        assert_eq!(soon("another", other).await.unwrap(), ANSWER);
+    }
+    let third = send_off(&poor, DEAR);
+    until("the third has the money", 2, 2, 0).await;
+    dear.notify_one();
+    assert_eq!(soon("the third", third).await.unwrap(), ANSWER);
+    let totals = settled(&world.gateway).await;
+    assert_eq!((totals.sums.requests, totals.sums.held), (4, Usd::ZERO), "{totals:?}");
+}
+
+#[tokio::test]
+async fn api_that_is_away_is_waited_for_and_costs_nothing() {
+    let (listener, url) = raw_upstream().await;
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let world = World::new(&url);
+    // For one of them at a time.
+    bound(&world.gateway, task(), 1.5);
+    let replica = at_work(&world, "marie-1", 1).await;
+    let path = replica.path().to_owned();
+    let asked = tokio::spawn(async move { send(&path, request(ask(DEAR))).await });
+    soon("it is held back", async {
+        while !world.gateway.limits().iter().any(|lane| {
+            lane.waiting == 1
+                && lane
+                    .blocked
+                    .as_ref()
+                    .is_some_and(|blocked| blocked.reason == WaitReason::Unreachable)
+        }) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, |_| async { streamed(full(ANSWER)) }));
+        }
+    });
+    let response = soon("the answer", asked).await.unwrap();
+
+    assert_eq!(response.status(), 200);
+    assert_eq!(read(response).await, ANSWER);
+    let totals = settled(&world.gateway).await;
+    assert_eq!((totals.sums.requests, totals.sums.held), (1, Usd::ZERO), "{totals:?}");
+    assert_eq!(totals.cost(), Some(usd(0.004)));
+    assert!(totals.sums.waits.contains_key("unreachable"), "{totals:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_whose_api_stays_away_ends_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(&format!("unix:{}/nobody.sock", dir.path().display()));
+    let replica = at_work(&world, "marie-1", 1).await;
+    let start = Instant::now();
+
+    // No bound on the wait: with paused time, that would come first.
+    let response = client(replica.path()).await.send_request(request(ask(9))).await.unwrap();
+
+    assert_eq!(start.elapsed().as_secs(), limits::HOLD_TIMEOUT.as_secs());
+    assert_eq!((response.status().as_u16(), &response.headers()[GATEWAY_HEADER]), (502, &STOPPED));
+    assert_eq!(response.headers()["x-should-retry"], "false");
+    let message = json(response).await["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("gateway: cannot reach the model's API at "), "{message}");
+    assert!(message.contains("No such file"), "{message}");
+    let stop = replica.stop(&"task".parse().unwrap(), Attempt::new(1).unwrap()).unwrap();
+    assert_eq!((stop.kind, stop.until), (StopKind::Unreachable, None));
 }
 
 #[tokio::test]

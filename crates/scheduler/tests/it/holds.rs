@@ -529,8 +529,8 @@ fn answer_whose_consequences_are_torn_off_has_them_after_the_restart() {
 }
 
 #[test]
-fn limit_of_the_api_costs_no_retry_and_is_waited_for() {
-    for kind in [FailureKind::RateLimited, FailureKind::Overloaded] {
+fn limit_of_the_api_or_its_absence_costs_no_retry_and_is_waited_for() {
+    for kind in [FailureKind::RateLimited, FailureKind::Overloaded, FailureKind::Unreachable] {
         let mut rig = Rig::new(only_marie(1));
         rig.random = u64::MAX << 16;
         rig.add(Task { retries: Some(0), ..task("a", "marie", &[]) });

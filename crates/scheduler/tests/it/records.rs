@@ -309,7 +309,6 @@ impl Records {
         else {
             return;
         };
-        let is_limit = matches!(error.kind, FailureKind::RateLimited | FailureKind::Overloaded);
         let task = &scheduler.task(id).unwrap().task;
         let retries = task.retries.unwrap_or(self.config.workers[&task.worker].retries);
         let record = self.tasks.get_mut(id).unwrap();
@@ -318,7 +317,7 @@ impl Records {
         record.counted += u32::from(*counted);
         if !paused {
             record.lost = if error.kind == FailureKind::WorkerLost { record.lost + 1 } else { 0 };
-            record.limited = if is_limit { record.limited + 1 } else { 0 };
+            record.limited = if error.kind.passes() { record.limited + 1 } else { 0 };
         }
         record.ooms += u32::from(error.kind == FailureKind::Oom);
         use FailureKind::*;
@@ -329,7 +328,7 @@ impl Records {
             Cancelled => (false, false),
             _ if *paused => (false, true),
             Auth | Billing | Budget => (false, true),
-            RateLimited | Overloaded => (false, true),
+            RateLimited | Overloaded | Unreachable => (false, true),
             WorkerLost => (false, record.lost < self.config.max_lost),
             Oom => (true, record.counted <= retries && record.ooms == 1),
             BadOutput if rejected => (true, record.rejected.len() < 2),
@@ -342,13 +341,14 @@ impl Records {
         if let Some(at) = retry_at {
             let failures = match error.kind {
                 WorkerLost => record.lost + record.counted,
-                RateLimited | Overloaded => record.limited,
+                RateLimited | Overloaded | Unreachable => record.limited,
                 _ => record.counted,
             };
             let doubled = 1 << failures.saturating_sub(1).min(20);
             let bound = (self.config.backoff_base * doubled).min(self.config.backoff_max);
             // A limit that is lifted later is waited for, but no longer than makes sense.
-            let lifted = error.retry_at.filter(|_| is_limit && !record.stale).unwrap_or(now);
+            let lifted =
+                error.retry_at.filter(|_| error.kind.passes() && !record.stale).unwrap_or(now);
             assert!(lifted <= now + 8 * 24 * 3600 * SECOND, "{event:?} at {now}");
             assert!(*at >= lifted.max(now) && *at <= lifted.max(now + bound), "{event:?} at {now}");
             record.not_before = *at;

@@ -322,7 +322,7 @@ impl World {
             },
             Event::AttemptFailed { error, retry_at: Some(at), .. } => match error.kind {
                 FailureKind::WorkerLost => self.saw("new attempt after a lost worker"),
-                FailureKind::RateLimited | FailureKind::Overloaded if error.retry_at.is_some() => {
+                kind if kind.passes() && error.retry_at.is_some() => {
                     self.saw("waited for a limit");
                 }
                 _ if *at > self.now => self.saw("backoff"),
@@ -410,6 +410,7 @@ impl World {
         let may_pass = [
             RateLimited,
             Overloaded,
+            Unreachable,
             Network,
             Server,
             Oom,

@@ -74,6 +74,7 @@ impl Gateways {
         let (kind, scope, retry_at) = match kind {
             StopKind::RateLimited => (FailureKind::RateLimited, None, until),
             StopKind::Overloaded => (FailureKind::Overloaded, None, until),
+            StopKind::Unreachable => (FailureKind::Unreachable, None, until),
             StopKind::Unbounded => (FailureKind::Invalid, None, None),
             StopKind::Auth => (FailureKind::Auth, Some(self.payer(worker)), None),
             StopKind::Billing => (FailureKind::Billing, Some(self.payer(worker)), None),

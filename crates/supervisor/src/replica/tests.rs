@@ -95,16 +95,22 @@ async fn replica_that_does_not_serve_pauses_its_worker_and_says_why() {
         world.engine.replicas.end(&"marie-1".parse().unwrap(), exit);
         keeper.count_end();
         match next(&mut messages).await {
-            Input::ReplicaGone { error, pause, .. } => (pause, error.message),
+            Input::ReplicaGone { error, pause, .. } => (pause, error.kind, error.message),
             other => panic!("{other:?}"),
         }
     };
     let words = format!("INFO Something.\n{UNFIT}there is a route\n");
-    let (pause, message) = end(78, &words).await;
-    assert_eq!((pause, message.as_str()), (true, "marie-1 does not serve: there is a route"));
+    let told =
+        (true, FailureKind::WorkerLost, "marie-1 does not serve: there is a route".to_owned());
+    assert_eq!(end(78, &words).await, told);
     // Neither is enough alone.
     assert!(!end(1, &words).await.0);
     assert!(!end(78, "INFO Something.").await.0);
+    // The API is away: no fault of the worker's, nor of the attempt's.
+    let words = format!("INFO Something.\n{UNREACHABLE}no route to host\n");
+    let away = (false, FailureKind::Unreachable, "no route to host".to_owned());
+    assert_eq!(end(69, &words).await, away);
+    assert_eq!(end(1, &words).await.1, FailureKind::WorkerLost);
 }
 
 #[tokio::test(start_paused = true)]

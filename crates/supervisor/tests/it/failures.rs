@@ -15,6 +15,7 @@ in_both_runtimes! {
     a_cancelled_task_stops_and_leaves_no_process,
     a_wrong_key_pauses_the_worker_and_costs_no_retry,
     a_busy_model_is_asked_again,
+    an_api_that_is_away_is_waited_for_and_costs_no_retry,
 }
 
 const REFUSES: &str = r#"
@@ -121,6 +122,35 @@ fn a_busy_model_is_asked_again(world: World) {
     world.add("marie", "busy", "Wait for me", &[]);
     assert_eq!(world.ended(&["busy"]), [TaskStatus::Complete]);
     assert_eq!(world.result("marie", "busy")["attempt"], 1, "the CLI asks again by itself");
+}
+
+fn an_api_that_is_away_is_waited_for_and_costs_no_retry(world: World) {
+    let mut world = world.start("");
+    world.close_api();
+    world.add("marie", "early", "Begin without it", &["--retries", "0"]);
+    // A replica that starts asks for it, and takes no attempt.
+    world.wait_ref("the replica asks", |world| {
+        world
+            .log()
+            .lines()
+            .any(|line| line.contains("/api/hello") && line.contains("502"))
+            .then_some(())
+    });
+    assert_eq!(world.task("early").status, TaskStatus::Running);
+    world.open_api("");
+    assert_eq!(world.ended(&["early"]), [TaskStatus::Complete]);
+
+    // One that is there asks the model, and its request waits.
+    world.close_api();
+    world.add("marie", "late", "Go on without it", &["--retries", "0"]);
+    world.wait_ref("its request waits", |world| {
+        text(&world.expect(0, &["status"]).stdout).contains("unreachable").then_some(())
+    });
+    world.open_api("");
+    assert_eq!(world.ended(&["late"]), [TaskStatus::Complete]);
+    for task in ["early", "late"] {
+        assert_eq!(world.result("marie", task)["attempt"], 1, "{task}");
+    }
 }
 
 fn no_cli_is_left(world: &World) {

@@ -131,9 +131,21 @@ impl World {
 
     /// Starts the model's API with a scenario, and the daemon.
     pub(crate) fn start(mut self, scenario: &str) -> Self {
-        self.upstream = Some(Upstream::start(Scenario::from_toml(scenario).unwrap()));
+        self.open_api(scenario);
         self.start_daemon();
         self
+    }
+
+    /// Starts the model's API with a scenario, where it was before if it was closed.
+    pub(crate) fn open_api(&mut self, scenario: &str) {
+        let scenario = Scenario::from_toml(scenario).unwrap();
+        let address = self.address.take().unwrap_or_else(|| "http://127.0.0.1:0".to_owned());
+        self.upstream = Some(Upstream::start(scenario, &address));
+    }
+
+    /// Ends the model's API: nobody listens there any more.
+    pub(crate) fn close_api(&mut self) {
+        self.address = Some(self.upstream.take().unwrap().address);
     }
 
     /// Starts the daemon with somebody else's API.
@@ -462,13 +474,15 @@ impl Drop for World {
 }
 
 impl Upstream {
-    fn start(scenario: Scenario) -> Self {
+    fn start(scenario: Scenario, address: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind(address.replace("http://", "")))
+            .unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let rehearsal = Rehearsal::new(scenario);
         runtime.spawn(rehearsal.clone().serve_tcp(listener, std::future::pending()));

@@ -1,17 +1,22 @@
 //! The way to other hosts, and what has to be so before the first attempt.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
 use protocol::{Status, UNFIT, UNFIT_CODE};
 use rustix::process::{Signal, geteuid};
 
 use crate::messages::{Answer, serve};
 use crate::slot::{Slot, wait_for};
+
+/// Long enough for a machine that is busy with other things.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Asks for a host through the proxy that the environment names, and shows the answer's first line.
 const ASK: &str = r#"exec bash -c '
@@ -51,6 +56,77 @@ fn worker_that_waits_for_the_gateway_can_be_stopped() {
     wait_for("the worker", || slot.path("results/.worker.lock").exists().then_some(()));
     worker.signal(Signal::TERM);
     assert_eq!(worker.wait().code(), Some(143));
+}
+
+#[test]
+fn no_attempt_is_taken_before_the_models_api_answers() {
+    let slot = Slot::new();
+    let name = slot.put(&slot.script("echo done"));
+    let asked = api_is_away_at_first(&slot.path("gateway.sock"));
+    let mut worker = slot.worker_alone(&["--once"]);
+    // What is asked for the second time was no answer.
+    asked.recv_timeout(SOON).unwrap();
+    asked.recv_timeout(SOON).unwrap();
+    assert!(!slot.path(&format!("results/{name}")).exists());
+    assert_eq!(slot.result(&name).status, Status::Complete);
+    assert_eq!(worker.wait().code(), Some(0));
+}
+
+#[test]
+fn worker_that_waits_for_the_models_api_can_be_stopped() {
+    let slot = Slot::new();
+    let listener = UnixListener::bind(slot.path("gateway.sock")).unwrap();
+    let (silent, asked) = channel();
+    thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let first = first_line(&stream);
+            if first.starts_with("CONNECT ") {
+                let _ = stream.write_all(b"HTTP/1.1 403 x\r\ncontent-length: 0\r\n\r\n");
+            } else {
+                silent.send(first).unwrap();
+                open.push(stream);
+            }
+        }
+    });
+    let mut worker = slot.worker_alone(&[]);
+    assert_eq!(asked.recv_timeout(SOON).unwrap(), "GET /api/hello HTTP/1.1\r\n");
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait().code(), Some(143));
+}
+
+/// Serves a gateway whose first answer about the API is that it is away. Says when it is asked.
+fn api_is_away_at_first(socket: &Path) -> Receiver<()> {
+    const AWAY: &str = r#"{"error":{"message":"gateway: cannot reach it"}}"#;
+    let listener = UnixListener::bind(socket).unwrap();
+    let (sender, asked) = channel();
+    thread::spawn(move || {
+        let mut times = 0;
+        for mut stream in listener.incoming().flatten() {
+            let (head, body) = match first_line(&stream) {
+                first if first.starts_with("CONNECT ") => ("403 x", ""),
+                _ => {
+                    times += 1;
+                    let _ = sender.send(());
+                    match times {
+                        1 => ("502 x\r\nx-supervisor-gateway: unreachable", AWAY),
+                        // Whatever the API says: it is there.
+                        _ => ("503 x", ""),
+                    }
+                }
+            };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\n\r\n{body}");
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    asked
+}
+
+fn first_line(stream: &UnixStream) -> String {
+    let mut first = String::new();
+    let _ = BufReader::new(stream).read_line(&mut first);
+    first
 }
 
 #[test]

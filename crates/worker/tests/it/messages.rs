@@ -71,7 +71,7 @@ fn converse(stream: &UnixStream, answers: &[Answer], seen: &Requests) -> Option<
             let answer = render(answer, seen.len(), body["model"].as_str()?);
             seen.push(body);
             answer
-        } else if first.starts_with("HEAD /api/hello ") {
+        } else if first.starts_with("GET /api/hello ") {
             (200, "text/plain", String::new())
         } else if first.starts_with("CONNECT ") {
             (403, "text/plain", "it is on no list".to_owned())

@@ -92,6 +92,18 @@ impl Core {
         Verdict::Again { input: again.ceil() as u64 }
     }
 
+    /// No connection to the API could be made, so the request has ended, and goes again. To the breaker that is a
+    /// refusal like any other; how many may be in flight it does not tell.
+    pub(crate) fn unreached(&mut self, now: Instant, id: Id) {
+        let Some(Request { lane, phase: Phase::Sent { seq, .. }, .. }) = self.requests.get(&id)
+        else {
+            return;
+        };
+        let (lane, seq) = (&mut self.lanes[*lane], *seq);
+        lane.gate.refuse(now, WaitReason::Unreachable, seq, None, &mut self.random);
+        self.end(now, id, End::Unsent);
+    }
+
     /// The API broke an answer off, because it is overloaded.
     pub(crate) fn overloaded(&mut self, now: Instant, id: Id) {
         let Some(Request { lane, phase: Phase::Sent { seq, .. }, .. }) = self.requests.get(&id)
