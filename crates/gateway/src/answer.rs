@@ -28,10 +28,15 @@ pub const STOPPED: HeaderValue = HeaderValue::from_static("stopped");
 /// By this the CLI is kept from trying again; it heeds it for every status (measured, 2.1.327).
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// Returns the answer to the CLI's question whether somebody is here.
-pub(crate) fn hello() -> Response<Bytes> {
+/// [`GATEWAY_HEADER`] of a hello while a request waits here, and not for the upstream.
+pub const WAITING: HeaderValue = HeaderValue::from_static("waiting");
+
+/// Returns the answer to the question whether somebody is here, which the CLI asks, and the worker of an agent
+/// that is silent.
+pub(crate) fn hello(is_waiting: bool) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
-    response.headers_mut().insert(GATEWAY_HEADER, HeaderValue::from_static("hello"));
+    let by = if is_waiting { WAITING } else { HeaderValue::from_static("hello") };
+    response.headers_mut().insert(GATEWAY_HEADER, by);
     response
 }
 

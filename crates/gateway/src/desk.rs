@@ -1,6 +1,9 @@
 //! Which attempt a replica works on.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use protocol::{Attempt, TaskId};
 
@@ -15,6 +18,18 @@ pub(crate) struct Desk(Mutex<Option<Arc<Case>>>);
 pub(crate) struct Case {
     pub(crate) caller: Caller,
     stop: OnceLock<Stop>,
+    /// How many of its requests wait for something of ours.
+    waiting: AtomicUsize,
+}
+
+/// A request that waits for something of ours, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Desk {
@@ -24,7 +39,9 @@ impl Desk {
         let mut current = self.current_mut();
         // Said twice, it is the same attempt, with what is known of it.
         if current.as_ref().map(|case| &case.caller) != caller.as_ref() {
-            *current = caller.map(|caller| Arc::new(Case { caller, stop: OnceLock::new() }));
+            *current = caller.map(|caller| {
+                Arc::new(Case { caller, stop: OnceLock::new(), waiting: AtomicUsize::new(0) })
+            });
         }
     }
 
@@ -48,6 +65,17 @@ impl Case {
     /// Returns why the attempt gets nothing more, if that is so.
     pub(crate) fn stop(&self) -> Option<&Stop> {
         self.stop.get()
+    }
+
+    /// Notes that a request of the attempt waits.
+    pub(crate) fn waits(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(&self.waiting)
+    }
+
+    /// Returns whether a request of the attempt waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Notes why the attempt gets nothing more; the first reason stays.

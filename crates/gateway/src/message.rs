@@ -135,6 +135,7 @@ impl Proxy {
         {
             return Err(stop(OverBudget::NoBound { scope }.into()));
         }
+        let mut waiting = Some(case.waits());
         let prefix = ask.prefix.filter(|_| self.staggers);
         let mut place = governor.stagger.enter(&account, prefix, caller.priority).await;
         let mut waits = Waits::default();
@@ -153,6 +154,7 @@ impl Proxy {
         // Why the last try reached nobody.
         let mut unreached = None;
         loop {
+            waiting.get_or_insert_with(|| case.waits());
             let credential = self.account.credential().await.map_err(stop)?;
             let turn = match governor.pace.turn(want).await {
                 Ok(turn) => turn,
@@ -173,6 +175,7 @@ impl Proxy {
                 return Err(stopped(stop));
             }
             let waits = *turn.waited();
+            waiting = None;
             place.sent();
             let sender = Sender {
                 run: caller.run,

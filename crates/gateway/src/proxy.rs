@@ -72,7 +72,10 @@ impl Proxy {
             Verdict::Forward => {
                 self.forward(request, conn, client).await.map(|answer| (answer, None))
             }
-            Verdict::Hello => Err(own(answer::hello(), End::Own)),
+            Verdict::Hello => {
+                let is_waiting = self.desk.current().is_some_and(|case| case.is_waiting());
+                Err(own(answer::hello(is_waiting), End::Own))
+            }
             Verdict::Refuse => Err(own(answer::refused(), End::Own)),
         };
         match answered {

@@ -116,7 +116,11 @@ impl Work {
         assignment: &Assignment,
         clock: Instant,
     ) -> Result<Delivery, Broken> {
-        let watch = Watch { signals: &worker.signals, folder: &place.tasks };
+        let watch = Watch {
+            signals: &worker.signals,
+            folder: &place.tasks,
+            gateway: &worker.paths.gateway,
+        };
         if let Some(stop) = watch.told() {
             return Err(broken(stop, assignment));
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use protocol::TaskError;
 use rustix::process::{Pid, Signal};
 
+use crate::gateway::Gateway;
 use crate::lines::{self, Line, MAX_LINE};
 use crate::process::{Ended, Processes};
 use crate::signals::Signals;
@@ -105,6 +106,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) signals: &'a Signals,
     /// The attempt's folder in `/tasks`.
     pub(crate) folder: &'a Path,
+    /// The way to the model, which may be why a program is silent.
+    pub(crate) gateway: &'a Gateway,
 }
 
 impl Watch<'_> {
@@ -218,8 +221,7 @@ impl Shared {
             let mut from = BufReader::with_capacity(64 << 10, from);
             while let Ok(Some(line)) = lines::read(&mut from, MAX_LINE) {
                 if counts {
-                    let at = shared.started.elapsed().as_millis();
-                    shared.last_line.store(u64::try_from(at).unwrap_or(0) + 1, Ordering::SeqCst);
+                    shared.heard();
                 }
                 if pipe == Pipe::Err {
                     shared.keep_stderr(&line);
@@ -230,6 +232,12 @@ impl Shared {
                 }
             }
         });
+    }
+
+    /// Notes a sign of life.
+    fn heard(&self) {
+        let at = self.started.elapsed().as_millis();
+        self.last_line.store(u64::try_from(at).unwrap_or(0) + 1, Ordering::SeqCst);
     }
 
     fn keep_stderr(&self, line: &Line) {
@@ -269,8 +277,11 @@ impl Running<'_> {
     /// Waits until the program ends or should end; returns why it should.
     fn until_end(&mut self, clocks: Clocks, watch: Watch<'_>) -> Option<Stop> {
         while self.ended.is_none() {
-            if let Some(stop) = watch.told().or_else(|| self.expired(clocks)) {
-                return Some(stop);
+            match watch.told().or_else(|| self.expired(clocks)) {
+                // The silence is not the program's, so it counts from here.
+                Some(Stop::Idle(_)) if watch.gateway.holds_back() => self.shared.heard(),
+                Some(stop) => return Some(stop),
+                None => {}
             }
             if let Some(error) = self.take(Instant::now() + TICK) {
                 return Some(Stop::Useless(error));

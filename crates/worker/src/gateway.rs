@@ -1,7 +1,7 @@
 //! The gateway: how it is reached, and what has to be shown there.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -9,11 +9,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::Door;
+use serde_json::Value;
 
 use crate::args::Args;
 
 /// The header in which a request for the model's API shows the secret.
 const SECRET_HEADER: &str = "x-supervisor-secret";
+
+/// The header by which the gateway's own answers are told from the API's.
+const GATEWAY_HEADER: &str = "x-supervisor-gateway:";
+
+/// How long the gateway may take to say whether a request waits there. It takes less than a millisecond.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// How much of an answer is read.
+const MAX_ANSWER: u64 = 16 * 1024;
 
 /// How long a connection to an address of the host may take. It takes less than a millisecond.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -69,6 +79,27 @@ impl Gateway {
         }
     }
 
+    /// Sends a request without a body, whose answer may then be waited for that long at a time.
+    ///
+    /// # Errors
+    ///
+    /// That nobody is there, or takes it.
+    pub(crate) fn ask(&self, request: &str, patience: Duration) -> io::Result<UnixStream> {
+        let mut socket = self.connect()?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
+        let secret = self.header().map(|line| line + "\r\n").unwrap_or_default();
+        let request = format!("{request} HTTP/1.1\r\nhost: gateway\r\n{secret}\r\n");
+        socket.write_all(request.as_bytes())?;
+        Ok(socket)
+    }
+
+    /// Returns whether a request of the agent waits there, and not for the model: for its turn, say.
+    pub(crate) fn holds_back(&self) -> bool {
+        let answer = self.ask("HEAD /api/hello", ANSWER).and_then(Answer::read);
+        answer.is_ok_and(|answer| answer.by == "waiting")
+    }
+
     /// Returns the header that a request for the model's API has to have, if it has to have one.
     pub(crate) fn header(&self) -> Option<String> {
         Some(format!("{SECRET_HEADER}: {}", self.secret()?))
@@ -95,6 +126,59 @@ impl Gateway {
             Self::Socket(_) => None,
             Self::Port { secret, .. } => Some(&secret.0),
         }
+    }
+}
+
+/// As much of an answer as has to be known.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: u16,
+    /// What it says of itself, if it is the gateway's.
+    pub(crate) by: String,
+    /// What an error of the gateway's says.
+    pub(crate) message: String,
+}
+
+impl Answer {
+    /// Reads an answer's head, and the body of what may be an error of the gateway's.
+    ///
+    /// # Errors
+    ///
+    /// That there is none, or none in time, or that it is no HTTP.
+    pub(crate) fn read(stream: impl Read) -> io::Result<Self> {
+        let mut stream = BufReader::new(stream.take(MAX_ANSWER));
+        let mut line = || {
+            let mut line = Vec::new();
+            stream.read_until(b'\n', &mut line)?;
+            Ok::<_, io::Error>(String::from_utf8_lossy(&line).trim_end().to_owned())
+        };
+        let first = line()?;
+        let status = first.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
+        let status = status.ok_or_else(|| match first.as_str() {
+            "" => io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"),
+            _ => io::Error::new(io::ErrorKind::InvalidData, "that is no HTTP"),
+        })?;
+        let (mut answer, mut length) = (Self { status, ..Self::default() }, 0);
+        loop {
+            let line = line()?.to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(by) = line.strip_prefix(GATEWAY_HEADER) {
+                by.trim().clone_into(&mut answer.by);
+            } else if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+        }
+        if status >= 400 && !answer.by.is_empty() {
+            let mut body = Vec::new();
+            stream.take(length).read_to_end(&mut body)?;
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let said = body["error"]["message"].as_str().unwrap_or("it does not say why");
+            said.strip_prefix("gateway: ").unwrap_or(said).clone_into(&mut answer.message);
+        }
+        Ok(answer)
     }
 }
 
@@ -174,5 +258,31 @@ mod tests {
         let gateway = Gateway::new(&args).unwrap();
         assert_eq!((gateway.header(), gateway.proxy_header()), (None, None));
         assert_eq!(gateway.proxy_url(1), "http://127.0.0.1:1");
+    }
+
+    #[test]
+    fn answer_says_who_gives_it() {
+        let read = |answer: &[u8]| {
+            Answer::read(answer).ok().map(|answer| (answer.status, answer.by, answer.message))
+        };
+        let own = |by: &str, message: &str| (by.to_owned(), message.to_owned());
+        let said = |status, (by, message): (String, String)| Some((status, by, message));
+        let none = own("", "");
+        assert_eq!(read(b"HTTP/1.1 403 Forbidden\r\nx: 200\r\n\r\n"), said(403, none.clone()));
+        assert_eq!(read(b"HTTP/1.0 200\r\n"), said(200, none.clone()));
+        let waits =
+            b"HTTP/1.1 200 OK\r\nx-supervisor-gateway: waiting\r\ncontent-length: 9\r\n\r\n";
+        assert_eq!(read(waits), said(200, own("waiting", "")));
+        let head = "HTTP/1.1 502 x\r\nX-Supervisor-Gateway: unreachable\r\ncontent-length: ";
+        let body = r#"{"error":{"message":"gateway: nobody is there"}}"#;
+        for (body, message) in [(body, "nobody is there"), ("{", "it does not say why")] {
+            let answer = format!("{head}{}\r\n\r\n{body}and more", body.len());
+            assert_eq!(read(answer.as_bytes()), said(502, own("unreachable", message)), "{body}");
+        }
+        // Of the API, or whatever stands before it.
+        assert_eq!(read(b"HTTP/1.1 502 Bad Gateway\r\n\r\n"), said(502, none));
+        for no in [&b""[..], b"HTTP/1.1", b"HTTP/1.1 4\r\n", b"SSH-2.0-x\r\n", b"\xff\xff\n"] {
+            assert_eq!(read(no), None, "{no:?}");
+        }
     }
 }

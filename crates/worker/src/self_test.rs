@@ -5,7 +5,7 @@
 //! where the walls hold: without a route the kernel itself says no.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use protocol::SELF_TEST_HOST;
 use rustix::io::Errno;
 
-use crate::gateway::Gateway;
+use crate::gateway::{Answer, Gateway};
 use crate::paths::Paths;
 use crate::service::Fault;
 use crate::signals::Signals;
@@ -60,12 +60,6 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(
 
 /// How long after an API that is away is asked again.
 const PAUSE_OF_API: Duration = Duration::from_secs(2);
-
-/// How much of an answer is read.
-const MAX_ANSWER: u64 = 16 * 1024;
-
-/// What the gateway says in the head of its own answer where the model's API gives none.
-const UNREACHABLE: &str = "x-supervisor-gateway: unreachable";
 
 /// Why no attempt is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,11 +227,10 @@ enum WayOut {
 /// answers through it: something, since what a key is good for is not the container's business.
 fn way_out(paths: &Paths, signals: &Signals) -> Result<(), WayOut> {
     let away = |what: &str, error: &io::Error| WayOut::Away(format!("{what}: {error}"));
-    let header = |header: Option<String>| header.map(|h| format!("{h}\r\n")).unwrap_or_default();
     let port = TcpStream::connect((Ipv4Addr::LOCALHOST, paths.proxy))
         .map_err(|error| away("the loopback", &error))?;
     let host = format!("{SELF_TEST_HOST}:443");
-    let secret = header(paths.gateway.proxy_header());
+    let secret = paths.gateway.proxy_header().map(|line| line + "\r\n").unwrap_or_default();
     let connect = format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n{secret}\r\n");
     let limits = [port.set_read_timeout(Some(ANSWER)), port.set_write_timeout(Some(ANSWER))];
     let answer = limits.into_iter().collect::<io::Result<()>>().and_then(|()| {
@@ -255,63 +248,13 @@ fn way_out(paths: &Paths, signals: &Signals) -> Result<(), WayOut> {
             return Err(WayOut::Away(why));
         }
     }
-    let socket = paths.gateway.connect().map_err(|error| away("the gateway", &error))?;
-    let secret = header(paths.gateway.header());
-    let hello = format!("GET /api/hello HTTP/1.1\r\nhost: gateway\r\n{secret}\r\n");
-    let limits = [socket.set_read_timeout(Some(ANSWER)), socket.set_write_timeout(Some(ANSWER))];
-    let asked = limits.into_iter().collect::<io::Result<()>>();
-    asked
-        .and_then(|()| (&socket).write_all(hello.as_bytes()))
-        .map_err(|error| away("the gateway", &error))?;
+    let away = |error| away("the gateway", &error);
+    let socket = paths.gateway.ask("GET /api/hello", ANSWER).map_err(away)?;
     if !signals.wait_for(&socket, ANSWER_OF_API) {
         return Err(WayOut::Mute(format!("the model's API has not answered in {ANSWER_OF_API:?}")));
     }
-    let answer = Answer::read(&socket).map_err(|error| away("the gateway", &error))?;
-    answer.unreachable.map_or(Ok(()), |why| Err(WayOut::Mute(why)))
-}
-
-/// As much of an answer as has to be known.
-#[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    status: u16,
-    /// That it is the gateway's, and why the model's API gave none.
-    unreachable: Option<String>,
-}
-
-impl Answer {
-    fn read(stream: impl Read) -> io::Result<Self> {
-        let mut stream = BufReader::new(stream.take(MAX_ANSWER));
-        let mut line = || {
-            let mut line = Vec::new();
-            stream.read_until(b'\n', &mut line)?;
-            Ok::<_, io::Error>(String::from_utf8_lossy(&line).trim_end().to_owned())
-        };
-        let first = line()?;
-        let status = first.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
-        let status = status.ok_or_else(|| match first.as_str() {
-            "" => io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"),
-            _ => io::Error::new(io::ErrorKind::InvalidData, "that is no HTTP"),
-        })?;
-        let (mut is_ours, mut length) = (false, 0);
-        loop {
-            let line = line()?.to_ascii_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            is_ours |= line == UNREACHABLE;
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap_or(0);
-            }
-        }
-        let unreachable = is_ours.then(|| {
-            let mut body = Vec::new();
-            let _ = stream.take(length).read_to_end(&mut body);
-            let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-            let said = body["error"]["message"].as_str().unwrap_or("the model's API is away");
-            said.strip_prefix("gateway: ").unwrap_or(said).to_owned()
-        });
-        Ok(Self { status, unreachable })
-    }
+    let answer = Answer::read(&socket).map_err(away)?;
+    if answer.by == "unreachable" { Err(WayOut::Mute(answer.message)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -365,25 +308,5 @@ mod tests {
                     nameserver\tfe80::1%eth0 x\nnameserver\nnameserver x\noptions ndots:0";
         let servers: Vec<_> = name_servers(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["127.0.0.11:53", "[fe80::1]:53"]);
-    }
-
-    #[test]
-    fn answer_says_who_gives_it() {
-        let read = |answer: &[u8]| {
-            Answer::read(answer).ok().map(|answer| (answer.status, answer.unreachable))
-        };
-        assert_eq!(read(b"HTTP/1.1 403 Forbidden\r\nx: 200\r\n\r\n"), Some((403, None)));
-        assert_eq!(read(b"HTTP/1.0 200\r\n"), Some((200, None)));
-        let own = "HTTP/1.1 502 x\r\nX-Supervisor-Gateway: unreachable\r\ncontent-length: ";
-        let body = r#"{"error":{"message":"gateway: nobody is there"}}"#;
-        for (body, said) in [(body, "nobody is there"), ("{", "the model's API is away")] {
-            let answer = format!("{own}{}\r\n\r\n{body}and more", body.len());
-            assert_eq!(read(answer.as_bytes()), Some((502, Some(said.to_owned()))), "{body}");
-        }
-        // Of the API, or whatever stands before it: that is an answer.
-        assert_eq!(read(b"HTTP/1.1 502 Bad Gateway\r\n\r\n"), Some((502, None)));
-        for no in [&b""[..], b"HTTP/1.1", b"HTTP/1.1 4\r\n", b"SSH-2.0-x\r\n", b"\xff\xff\n"] {
-            assert_eq!(read(no), None, "{no:?}");
-        }
     }
 }

@@ -11,10 +11,10 @@ use std::{
 use bytes::Bytes;
 use gateway::{
     Budget, Caller, Filter, GATEWAY_HEADER, Gateway, Listener, STOPPED, Scope, StopKind, Tokens,
-    Usd, limits,
+    Usd, WAITING, limits,
     pace::{AccountId, Limits, PaceConfig, WaitReason},
 };
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use protocol::{Attempt, Priority, RunId};
@@ -87,6 +87,13 @@ async fn two_at_work(world: &World) -> [Listener; 2] {
         listener
     };
     [at_work("marie-1", "task").await, at_work("marie-2", "other").await]
+}
+
+/// Asks whether somebody is here, and returns who says so.
+async fn hello(listener: &Listener) -> HeaderValue {
+    let question = Request::head("/api/hello").header("host", "anything").body(full("")).unwrap();
+    let mut response = send(listener.path(), question).await;
+    response.headers_mut().remove(GATEWAY_HEADER).unwrap()
 }
 
 fn usd(dollars: f64) -> Usd {
@@ -375,10 +382,12 @@ async fn request_that_waits_is_not_sent_once_its_attempt_is_stopped() {
         }
     })
     .await;
+    assert_eq!(hello(&replica).await, "hello", "that one is the model's");
     let dear = ask_for(100_000);
     soon("one waits", waiting(1)).await;
     let late = ask_for(9);
     soon("two wait", waiting(2)).await;
+    assert_eq!(hello(&replica).await, WAITING);
 
     answer.notify_one();
 
@@ -386,6 +395,7 @@ async fn request_that_waits_is_not_sent_once_its_attempt_is_stopped() {
     assert_eq!(soon("the dear one", dear).await.unwrap(), 402);
     assert_eq!(soon("the late one", late).await.unwrap(), 402);
     assert_eq!(taken.load(Ordering::SeqCst), 1);
+    assert_eq!(hello(&replica).await, "hello");
 }
 
 #[tokio::test]

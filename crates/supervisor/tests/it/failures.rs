@@ -125,6 +125,7 @@ fn a_busy_model_is_asked_again(world: World) {
 }
 
 fn an_api_that_is_away_is_waited_for_and_costs_no_retry(world: World) {
+    world.write("workspaces/marie/worker.toml", "description = \"waits\"\nidle_timeout = 3\n");
     let mut world = world.start("");
     world.close_api();
     world.add("marie", "early", "Begin without it", &["--retries", "0"]);
@@ -145,6 +146,14 @@ fn an_api_that_is_away_is_waited_for_and_costs_no_retry(world: World) {
     world.add("marie", "late", "Go on without it", &["--retries", "0"]);
     world.wait_ref("its request waits", |world| {
         text(&world.expect(0, &["status"]).stdout).contains("unreachable").then_some(())
+    });
+    // The agent is silent meanwhile, and its worker asks whether it is to blame.
+    world.wait_ref("its worker asks", |world| {
+        world
+            .log()
+            .lines()
+            .any(|line| line.contains("/api/hello") && line.contains("HEAD"))
+            .then_some(())
     });
     world.open_api("");
     assert_eq!(world.ended(&["late"]), [TaskStatus::Complete]);

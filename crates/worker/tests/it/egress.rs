@@ -1,7 +1,7 @@
 //! The way to other hosts, and what has to be so before the first attempt.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +9,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use protocol::{Status, UNFIT, UNFIT_CODE};
+use protocol::{FailureKind, Status, UNFIT, UNFIT_CODE};
 use rustix::process::{Signal, geteuid};
+use serde_json::json;
 
 use crate::messages::{Answer, serve};
 use crate::slot::{Slot, wait_for};
@@ -60,14 +61,21 @@ fn worker_that_waits_for_the_gateway_can_be_stopped() {
 
 #[test]
 fn no_attempt_is_taken_before_the_models_api_answers() {
+    const AWAY: &str =
+        "HTTP/1.1 502 x\r\nx-supervisor-gateway: unreachable\r\ncontent-length: 0\r\n\r\n";
     let slot = Slot::new();
     let name = slot.put(&slot.script("echo done"));
-    let asked = api_is_away_at_first(&slot.path("gateway.sock"));
+    let mut times = 0;
+    let asked = gateway(&slot.path("gateway.sock"), move |_| {
+        times += 1;
+        // Whatever the API says: it is there.
+        if times == 1 { Some(AWAY) } else { Some("HTTP/1.1 503 x\r\n\r\n") }
+    });
     let mut worker = slot.worker_alone(&["--once"]);
-    // What is asked for the second time was no answer.
-    asked.recv_timeout(SOON).unwrap();
-    asked.recv_timeout(SOON).unwrap();
-    assert!(!slot.path(&format!("results/{name}")).exists());
+    for _ in 0..2 {
+        assert_eq!(asked.recv_timeout(SOON).unwrap(), "GET /api/hello HTTP/1.1\r\n");
+        assert!(!slot.path(&format!("results/{name}")).exists());
+    }
     assert_eq!(slot.result(&name).status, Status::Complete);
     assert_eq!(worker.wait().code(), Some(0));
 }
@@ -75,58 +83,57 @@ fn no_attempt_is_taken_before_the_models_api_answers() {
 #[test]
 fn worker_that_waits_for_the_models_api_can_be_stopped() {
     let slot = Slot::new();
-    let listener = UnixListener::bind(slot.path("gateway.sock")).unwrap();
-    let (silent, asked) = channel();
-    thread::spawn(move || {
-        let mut open = Vec::new();
-        for mut stream in listener.incoming().flatten() {
-            let first = first_line(&stream);
-            if first.starts_with("CONNECT ") {
-                let _ = stream.write_all(b"HTTP/1.1 403 x\r\ncontent-length: 0\r\n\r\n");
-            } else {
-                silent.send(first).unwrap();
-                open.push(stream);
-            }
-        }
-    });
+    let asked = gateway(&slot.path("gateway.sock"), |_| None);
     let mut worker = slot.worker_alone(&[]);
-    assert_eq!(asked.recv_timeout(SOON).unwrap(), "GET /api/hello HTTP/1.1\r\n");
+    asked.recv_timeout(SOON).unwrap();
     worker.signal(Signal::TERM);
     assert_eq!(worker.wait().code(), Some(143));
 }
 
-/// Serves a gateway whose first answer about the API is that it is away. Says when it is asked.
-fn api_is_away_at_first(socket: &Path) -> Receiver<()> {
-    const AWAY: &str = r#"{"error":{"message":"gateway: cannot reach it"}}"#;
+#[test]
+fn silence_of_an_agent_whose_request_the_gateway_holds_back_is_not_its_own() {
+    const WAITS: &str = "HTTP/1.1 200 x\r\nx-supervisor-gateway: waiting\r\n\r\n";
+    let slot = Slot::new();
+    let mut times = 0;
+    let asked = gateway(&slot.path("gateway.sock"), move |first| {
+        times += usize::from(first.starts_with("HEAD"));
+        if (1..3).contains(&times) { Some(WAITS) } else { Some("HTTP/1.1 200 x\r\n\r\n") }
+    });
+    let mut assignment = slot.script("sleep 60");
+    assignment["idle_timeout"] = json!({ "secs": 1, "nanos": 0 });
+    let name = slot.put(&assignment);
+    let _worker = slot.worker_alone(&[]);
+    let error = slot.result(&name).error.unwrap();
+    assert_eq!(error.kind, FailureKind::IdleTimeout);
+    let asked: Vec<_> = asked.try_iter().collect();
+    let [hello, head] = ["GET /api/hello HTTP/1.1\r\n", "HEAD /api/hello HTTP/1.1\r\n"];
+    assert_eq!(asked, [hello, head, head, head]);
+}
+
+/// Serves a gateway that gives these answers, or none, and lets nothing else out. Says what it was asked.
+fn gateway(
+    socket: &Path,
+    mut answer: impl FnMut(&str) -> Option<&'static str> + Send + 'static,
+) -> Receiver<String> {
     let listener = UnixListener::bind(socket).unwrap();
     let (sender, asked) = channel();
     thread::spawn(move || {
-        let mut times = 0;
+        let mut silent = Vec::new();
         for mut stream in listener.incoming().flatten() {
-            let (head, body) = match first_line(&stream) {
-                first if first.starts_with("CONNECT ") => ("403 x", ""),
-                _ => {
-                    times += 1;
-                    let _ = sender.send(());
-                    match times {
-                        1 => ("502 x\r\nx-supervisor-gateway: unreachable", AWAY),
-                        // Whatever the API says: it is there.
-                        _ => ("503 x", ""),
-                    }
-                }
-            };
-            let length = body.len();
-            let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\n\r\n{body}");
-            let _ = stream.write_all(answer.as_bytes());
+            let mut first = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut first);
+            if first.starts_with("CONNECT ") {
+                let _ = stream.write_all(b"HTTP/1.1 403 x\r\n\r\n");
+                continue;
+            }
+            match answer(&first) {
+                Some(answer) => drop(stream.write_all(answer.as_bytes())),
+                None => silent.push(stream),
+            }
+            let _ = sender.send(first);
         }
     });
     asked
-}
-
-fn first_line(stream: &UnixStream) -> String {
-    let mut first = String::new();
-    let _ = BufReader::new(stream).read_line(&mut first);
-    first
 }
 
 #[test]
