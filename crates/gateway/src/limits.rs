@@ -44,7 +44,8 @@ pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// read the real one.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many connections one replica may have open at once. Further ones wait in the kernel's queue.
+/// How many connections one replica may have open at once. Further ones wait in the kernel's queue; by TCP, where
+/// others could call and each address has room for so many, they are closed.
 ///
 /// A session with many sub-agents has about a dozen requests in flight.
 pub const MAX_CONNECTIONS: usize = 64;

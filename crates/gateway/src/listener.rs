@@ -1,7 +1,13 @@
 //! The daemon's gateway, and one listener per replica.
 
 use std::{
-    convert::Infallible, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc,
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::{Attempt, ReplicaId, TaskId, WorkerId};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -167,9 +174,9 @@ impl Gateway {
     ///
     /// Every request has to show `secret`: one for the model's API in
     /// [`SECRET_HEADER`](crate::SECRET_HEADER), one for the proxy as the password of
-    /// `Proxy-Authorization: Basic`. Others are answered with 401 and 407. Nothing is encrypted, and
-    /// whoever can connect can use up the [`MAX_CONNECTIONS`](limits::MAX_CONNECTIONS): the address
-    /// belongs to an internal network, best with no other replica on it.
+    /// `Proxy-Authorization: Basic`. Others are answered with 401 and 407. From each address come at most
+    /// [`MAX_CONNECTIONS`](limits::MAX_CONNECTIONS) at once; further ones are closed. Nothing is encrypted: the
+    /// address belongs to an internal network.
     ///
     /// # Errors
     ///
@@ -338,6 +345,12 @@ trait Socket: Send + Sync + 'static {
     /// A connection that belongs to no runtime.
     type Accepted: Send + 'static;
 
+    /// Whether others than the replica can connect, and make it wait.
+    const IS_PUBLIC: bool;
+
+    /// Returns from where a connection comes, where others can connect.
+    fn peer(accepted: &Self::Accepted) -> Option<IpAddr>;
+
     fn accept(&self) -> impl Future<Output = io::Result<Self::Accepted>> + Send;
 
     /// Makes a connection one of the runtime that this is called on.
@@ -346,6 +359,12 @@ trait Socket: Send + Sync + 'static {
 
 impl Socket for UnixListener {
     type Accepted = std::os::unix::net::UnixStream;
+
+    const IS_PUBLIC: bool = false;
+
+    fn peer(_accepted: &Self::Accepted) -> Option<IpAddr> {
+        None
+    }
 
     async fn accept(&self) -> io::Result<Self::Accepted> {
         UnixListener::accept(self).await?.0.into_std()
@@ -358,6 +377,12 @@ impl Socket for UnixListener {
 
 impl Socket for TcpListener {
     type Accepted = std::net::TcpStream;
+
+    const IS_PUBLIC: bool = true;
+
+    fn peer(accepted: &Self::Accepted) -> Option<IpAddr> {
+        accepted.peer_addr().map(|address| address.ip()).ok()
+    }
 
     async fn accept(&self) -> io::Result<Self::Accepted> {
         let (stream, _) = TcpListener::accept(self).await?;
@@ -412,6 +437,12 @@ impl Door {
         own.map(|bytes| ResponseBody::Own(Full::new(bytes)))
     }
 
+    fn warn_of_crowd(&self, peer: IpAddr) {
+        if self.warnings.take().is_some() {
+            warn!(%peer, "It has all the connections open that it may, and gets no other.");
+        }
+    }
+
     fn warn_of_stranger(&self) {
         if self.warnings.take().is_some() {
             warn!("A request without the replica's secret was refused.");
@@ -429,6 +460,7 @@ async fn accept<S: Socket>(
     closed: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
+    let mut rooms = Rooms::default();
     loop {
         tokio::select! {
             () = closed.cancelled() => break,
@@ -437,10 +469,23 @@ async fn accept<S: Socket>(
                     error!(error = &panic as &dyn std::error::Error, "Connection failed.");
                 }
             }
-            accepted = next(&socket), if connections.len() < limits::MAX_CONNECTIONS => {
+            accepted = next(&socket), if S::IS_PUBLIC || connections.len() < limits::MAX_CONNECTIONS => {
+                let room = match S::peer(&accepted).map(|peer| (peer, rooms.take(peer))) {
+                    Some((peer, None)) => {
+                        door.warn_of_crowd(peer);
+                        continue;
+                    }
+                    Some((_, room)) => room,
+                    None => None,
+                };
                 let door = Arc::clone(&door);
                 lanes.spawn(&mut connections, |client| {
-                    serve::<S>(accepted, door, client).in_current_span()
+                    let serving = serve::<S>(accepted, door, client);
+                    async move {
+                        serving.await;
+                        drop(room);
+                    }
+                    .in_current_span()
                 });
             }
         }
@@ -448,6 +493,24 @@ async fn accept<S: Socket>(
     drop(socket);
     connections.shutdown().await;
     door.proxy.egress.close().await;
+}
+
+/// How many more connections may come from where: nobody takes another's.
+#[derive(Debug, Default)]
+struct Rooms(HashMap<IpAddr, Arc<Semaphore>>);
+
+impl Rooms {
+    /// How many are remembered that have no connection open.
+    const IDLE: usize = 256;
+
+    fn take(&mut self, peer: IpAddr) -> Option<OwnedSemaphorePermit> {
+        if self.0.len() > Self::IDLE {
+            self.0.retain(|_, room| room.available_permits() < limits::MAX_CONNECTIONS);
+        }
+        let new = || Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
+        let room = self.0.entry(peer).or_insert_with(new);
+        Arc::clone(room).try_acquire_owned().ok()
+    }
 }
 
 /// Returns the next connection.

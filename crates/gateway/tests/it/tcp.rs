@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use gateway::{ListenError, PortListener, Secret};
+use gateway::{ListenError, PortListener, Secret, limits};
 use http::Response;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use crate::{
@@ -158,6 +158,43 @@ async fn replica_has_no_use_for_the_secret_of_another() {
         let (head, _) = say(port.address(), hello, &header(secret)).await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
     }
+}
+
+#[tokio::test]
+async fn stranger_that_opens_all_the_connections_it_may_takes_none_of_the_replicas() {
+    let (url, _) = upstream(|_| async { Response::new(full("")) }).await;
+    let way = Internet::default().open_to(&url, &[]).await;
+    let secret = Secret::generate();
+    let port = open(&way, &secret, &[]).await;
+    let mut strangers = Vec::new();
+    let connect = async || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        socket.connect(port.address()).await.unwrap()
+    };
+    for _ in 0..limits::MAX_CONNECTIONS {
+        strangers.push(connect().await);
+    }
+    // They are taken in the order in which they came.
+    let mut one_more = connect().await;
+    assert_eq!(soon("its end", one_more.read(&mut [0])).await.unwrap(), 0);
+
+    let header = format!("X-Supervisor-Secret: {}", secret.expose());
+    let (head, _) =
+        soon("an answer", say(port.address(), "HEAD /api/hello HTTP/1.1", &header)).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+
+    drop(strangers.pop());
+    soon("room for another", async {
+        loop {
+            let mut stream = connect().await;
+            stream.write_all(b"HEAD /api/hello HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            if stream.read(&mut [0]).await.is_ok_and(|len| len == 1) {
+                break;
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
