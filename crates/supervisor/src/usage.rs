@@ -144,6 +144,9 @@ impl Sum {
             out: out.requests,
             out_usd: priced(&out).then(|| usd(out.held)),
             out_tokens: out.held_tokens,
+            of_agents: ended.of_agents,
+            of_agents_tokens: ended.of_agents_tokens,
+            of_agents_known_cost_usd: usd(ended.of_agents_cost),
             waits: waits(&ended),
         }
     }

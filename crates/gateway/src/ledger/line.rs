@@ -236,6 +236,9 @@ fn put_sums(to: &mut Vec<u8>, sums: &Sums) {
     put_count(to, b",\"uncached_nanos\":", sums.uncached.nanos());
     put_count(to, b",\"held_nanos\":", sums.held.nanos());
     put_count(to, b",\"held_tokens\":", sums.held_tokens);
+    put_count(to, b",\"of_agents\":", sums.of_agents);
+    put_count(to, b",\"of_agents_tokens\":", sums.of_agents_tokens);
+    put_count(to, b",\"of_agents_nanos\":", sums.of_agents_cost.nanos());
     to.push(b'}');
 }
 
@@ -333,7 +336,7 @@ mod tests {
             any::<[u64; 2]>(),
             any::<bool>(),
         );
-        let counts = prop::collection::vec(prop_oneof![Just(0), any::<u64>()], 12);
+        let counts = prop::collection::vec(prop_oneof![Just(0), any::<u64>()], 15);
         let waits = prop::collection::btree_map("[a-z_]{1,9}", any::<u64>(), 0..2);
         let settled = (any::<u64>(), time(), prop::option::of(text()), counts, waits);
         prop_oneof![
@@ -362,9 +365,10 @@ mod tests {
                     cache_write_5m: counts[3],
                     cache_write_1h: counts[4],
                 };
-                let [cost, uncached, held] = [5, 6, 7].map(|at| Usd::from_nanos(counts[at]));
-                let [requests, cut_off, unpriced, held_tokens] =
-                    [8, 9, 10, 11].map(|at| counts[at]);
+                let [cost, uncached, held, of_agents_cost] =
+                    [5, 6, 7, 12].map(|at| Usd::from_nanos(counts[at]));
+                let [requests, cut_off, unpriced, held_tokens, of_agents, of_agents_tokens] =
+                    [8, 9, 10, 11, 13, 14].map(|at| counts[at]);
                 let used = Sums {
                     requests,
                     cut_off,
@@ -374,6 +378,9 @@ mod tests {
                     uncached,
                     held,
                     held_tokens,
+                    of_agents,
+                    of_agents_tokens,
+                    of_agents_cost,
                     waits,
                 };
                 Line::Settled { id, at, agent, used }

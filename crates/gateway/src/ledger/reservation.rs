@@ -40,6 +40,7 @@ impl Spent {
         };
         let rest = worst.tokens.saturating_sub(self.tokens.all());
         let cost = self.cost.unwrap_or_default();
+        let of_agent = self.agent.is_some();
         let sums = Sums {
             requests: 1,
             cut_off: u64::from(!self.complete),
@@ -49,6 +50,9 @@ impl Spent {
             uncached: self.uncached.unwrap_or(cost),
             held,
             held_tokens: if self.complete { 0 } else { rest },
+            of_agents: u64::from(of_agent),
+            of_agents_tokens: if of_agent { self.tokens.all() } else { 0 },
+            of_agents_cost: if of_agent { cost } else { Usd::ZERO },
             waits: self.waits,
         };
         (sums, self.agent.map(|agent| super::head(&agent, MAX_AGENT).to_owned()))

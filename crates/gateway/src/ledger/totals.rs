@@ -53,6 +53,15 @@ pub struct Sums {
     /// The most tokens that they may have used beyond the above.
     #[serde(skip_serializing_if = "is_zero")]
     pub held_tokens: u64,
+    /// How many of them sub-agents asked.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub of_agents: u64,
+    /// The tokens of those, of all kinds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub of_agents_tokens: u64,
+    /// What those of them with a price cost.
+    #[serde(rename = "of_agents_nanos", with = "nanos", skip_serializing_if = "nanos::is_zero")]
+    pub of_agents_cost: Usd,
     /// How long they waited before they went out, by reason, in milliseconds.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub waits: BTreeMap<String, u64>,
@@ -89,6 +98,9 @@ impl Sums {
         self.uncached += other.uncached;
         self.held += other.held;
         self.held_tokens = self.held_tokens.saturating_add(other.held_tokens);
+        self.of_agents += other.of_agents;
+        self.of_agents_tokens = self.of_agents_tokens.saturating_add(other.of_agents_tokens);
+        self.of_agents_cost += other.of_agents_cost;
         for (reason, millis) in &other.waits {
             // Not `entry`: the reason is nearly always there, and would be copied.
             match self.waits.get_mut(reason) {

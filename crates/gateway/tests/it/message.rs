@@ -143,7 +143,9 @@ async fn answer_is_metered_as_it_passes_and_no_byte_of_it_changes() {
     let world = World::new(&url);
     let replica = at_work(&world, "marie-1", 1).await;
 
-    let response = send(replica.path(), request(ask(500))).await;
+    let mut question = request(ask(500));
+    question.headers_mut().insert("x-claude-code-agent-id", HeaderValue::from_static("a1"));
+    let response = send(replica.path(), question).await;
 
     assert_eq!(response.status(), 200);
     assert_eq!(read(response).await, ANSWER);
@@ -156,6 +158,9 @@ async fn answer_is_metered_as_it_passes_and_no_byte_of_it_changes() {
     assert_eq!((totals.sums.requests, totals.sums.tokens), (1, tokens));
     assert_eq!(totals.cost(), Some(usd(0.004)));
     assert_eq!((totals.sums.held, totals.sums.cut_off), (Usd::ZERO, 0));
+    let of_agents =
+        (totals.sums.of_agents, totals.sums.of_agents_tokens, totals.sums.of_agents_cost);
+    assert_eq!(of_agents, (1, 1200, usd(0.004)));
 }
 
 #[tokio::test]

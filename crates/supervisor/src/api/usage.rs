@@ -42,6 +42,12 @@ pub struct Used {
     pub out_usd: Option<f64>,
     /// The most tokens that they can use.
     pub out_tokens: u64,
+    /// How many of those that have ended sub-agents asked.
+    pub of_agents: u64,
+    /// The tokens of those, of all kinds.
+    pub of_agents_tokens: u64,
+    /// US dollars of those that have a price.
+    pub of_agents_known_cost_usd: f64,
     /// How long those that have ended waited.
     pub waits: Waits,
 }

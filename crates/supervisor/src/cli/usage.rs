@@ -161,6 +161,14 @@ fn remarks(total: &Used) -> String {
     let mut text = String::new();
     let requests = |of: u64| count(usize::try_from(of).unwrap_or(usize::MAX), "request");
     let mut say = |line: String| text.push_str(&format!("{} {line}\n", paint(NOTE, "Note:")));
+    if total.of_agents > 0 {
+        say(format!(
+            "{} of sub-agents, with {} and {} tokens",
+            be(total.of_agents, &requests(total.of_agents)),
+            text::usd(total.of_agents_known_cost_usd),
+            number(total.of_agents_tokens),
+        ));
+    }
     if total.out > 0 {
         say(format!(
             "{} out: at the most {} and {} tokens",

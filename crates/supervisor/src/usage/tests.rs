@@ -70,6 +70,7 @@ fn ledger() -> (Ledger, Reservation) {
     ));
     let broke_off =
         Spent { complete: false, ..spent(Some(0.125), Some(0.25), &[("stagger", 250)]) };
+    let broke_off = Spent { agent: Some("reviewer".to_owned()), ..broke_off };
     out(&ledger, "marie", run(2), "b.2", "m").settle(broke_off);
     out(&ledger, "emma", run(2), "c.1", "new").settle(spent(None, None, &[]));
     let waits = out(&ledger, "emma", run(2), "c.2", "m");
@@ -145,6 +146,9 @@ fn sums_of_a_run_are_those_of_its_requests() {
         out: 1,
         out_usd: Some(1.0),
         out_tokens: 10_000,
+        of_agents: 1,
+        of_agents_tokens: 1100,
+        of_agents_known_cost_usd: 0.125,
         waits: [("requests".to_owned(), 0.5), ("stagger".to_owned(), 0.25)].into(),
     };
     assert_eq!(report.all.total, used);

@@ -165,6 +165,7 @@ fn used(requests: u64, cost: Value, waits: Value) -> Value {
         },
         "cache_share": 0.8615, "cost_usd": cost, "known_cost_usd": 0.25, "saved_usd": 0.126,
         "held_usd": 0.5, "held_tokens": 900, "out": 2, "out_usd": 1.5, "out_tokens": 30_000,
+        "of_agents": 2, "of_agents_tokens": 4500, "of_agents_known_cost_usd": 0.125,
         "waits": waits,
     })
 }
@@ -241,6 +242,7 @@ async fn usage_is_shown_by_worker_model_and_run_with_budgets_and_limits() {
     RUN    REQUESTS  INPUT  OUTPUT  CACHE READ  WRITTEN  FROM CACHE   COST  SAVED   HELD  WAITED FOR
     adhoc         3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
 
+    Note: 2 requests are of sub-agents, with $0.12 and 4,500 tokens
     Note: 2 requests are out: at the most $1.50 and 30,000 tokens
     Note: 1 request broke off: $0.50 and 900 tokens are held for what nobody knows of it
     Note: 1 request is of a model without a price; `supervisor doctor` says how to give it one
@@ -310,6 +312,7 @@ async fn usage_of_a_run_is_shown_by_task_and_attempt() {
       attempt 1         3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
       attempt 2         3  1,200   3,400      56,000    7,800        86 %  $0.25  $0.13  $2.00
 
+    Note: 2 requests are of sub-agents, with $0.12 and 4,500 tokens
     Note: 2 requests are out: at the most $1.50 and 30,000 tokens
     Note: 1 request broke off: $0.50 and 900 tokens are held for what nobody knows of it
     Note: 1 request is of a model without a price; `supervisor doctor` says how to give it one
