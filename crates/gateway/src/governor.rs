@@ -2,8 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+use tokio::time::{Duration, Instant};
 
 use crate::{
     ask::Ask,
@@ -22,8 +27,46 @@ pub(crate) struct Governor {
     pub(crate) pace: Pace,
     pub(crate) stagger: Stagger,
     pub(crate) prefixes: Prefixes,
+    pub(crate) outage: Outage,
     /// The models of which it was said that they have no price.
     unpriced: Mutex<BTreeSet<String>>,
+}
+
+/// Whether connections to the upstream come about.
+#[derive(Debug, Default)]
+pub(crate) struct Outage {
+    /// Whether there is something below: each answer looks here.
+    is_noted: AtomicBool,
+    /// When a connection last failed, and why, if none has come about since.
+    last: Mutex<Option<(Instant, String)>>,
+}
+
+impl Outage {
+    /// For how long a failure says how things are: while somebody wants to ask, somebody tries more often.
+    const FRESH: Duration = Duration::from_secs(60);
+
+    pub(crate) fn began(&self, why: String) {
+        *self.last() = Some((Instant::now(), why));
+        self.is_noted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) {
+        if self.is_noted.load(Ordering::Relaxed) {
+            *self.last() = None;
+            self.is_noted.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns why there is no connection, as far as is known now.
+    pub(crate) fn why(&self) -> Option<String> {
+        let last = self.last();
+        let (at, why) = last.as_ref()?;
+        (at.elapsed() < Self::FRESH).then(|| why.clone())
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The most models of which it is said that they have no price: a name comes from the answer.
@@ -33,7 +76,8 @@ impl Governor {
     pub(crate) fn new(prices: Prices, ledger: Ledger, pace: PaceConfig) -> Self {
         let (pace, stagger) = (Pace::new(pace), Stagger::new());
         let (prefixes, unpriced) = (Prefixes::new(), Mutex::default());
-        Self { prices, ledger, pace, stagger, prefixes, unpriced }
+        let outage = Outage::default();
+        Self { prices, ledger, pace, stagger, prefixes, outage, unpriced }
     }
 
     /// Returns the most that a request can take.

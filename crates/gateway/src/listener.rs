@@ -123,6 +123,11 @@ impl Gateway {
         &self.governor.prices
     }
 
+    /// Returns why there was no connection to the upstream within the last minute, if there has been none since.
+    pub fn outage(&self) -> Option<String> {
+        self.governor.outage.why()
+    }
+
     /// Returns how things stand with the limits, for each model of each account that was used.
     pub fn limits(&self) -> Vec<PaceStatus> {
         self.governor.pace.status()

@@ -199,6 +199,7 @@ impl Proxy {
                     if unreached.is_none() {
                         tracing::warn!(%caller.task, model = %ask.model, "{why}: trying again.");
                     }
+                    governor.outage.began(why.clone());
                     unreached = Some(why);
                     continue;
                 }
@@ -207,6 +208,7 @@ impl Proxy {
                 Err(_elapsed) => return Err(own(answer::silent(&self.upstream), End::Silent)),
             };
             unreached = None;
+            governor.outage.is_over();
             let status = answer.head.status;
             if let Next::Again(next) = turn.heard(status, answer.head.fields.iter()) {
                 want = *next;

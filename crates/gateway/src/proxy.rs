@@ -112,6 +112,7 @@ impl Proxy {
 
         match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {
             Ok(Ok(answer)) => {
+                self.governor.outage.is_over();
                 self.check(&answer)?;
                 if answer.head.status.as_u16() < 400 {
                     return Ok(answer);
@@ -128,6 +129,7 @@ impl Proxy {
     pub(crate) fn no_answer(&self, error: &NoAnswer) -> Own {
         match error {
             NoAnswer::Connect(_) => {
+                self.governor.outage.began(answer::cannot_reach(&self.upstream, error));
                 own(answer::unreachable(&self.upstream, error), End::Unreachable)
             }
             NoAnswer::Exchange(_) => {

@@ -383,11 +383,12 @@ fn pace(status: PaceStatus) -> PaceView {
     }
 }
 
-/// Returns what a person should know: which budgets are nearly used up, and what limits hold back.
+/// Returns what a person should know: whether the model's API is away, which budgets are nearly used up, and what limits hold back.
 pub fn notices(dispatcher: &Dispatcher) -> Vec<String> {
     let much = budgets(dispatcher, None).into_iter().filter_map(|budget| nearly_used(&budget));
-    let limits = dispatcher.gateways().gateway().limits();
-    much.chain(held_back(&limits, dispatcher.now())).collect()
+    let gateway = dispatcher.gateways().gateway();
+    let limits = held_back(&gateway.limits(), dispatcher.now());
+    gateway.outage().into_iter().chain(much).chain(limits).collect()
 }
 
 fn nearly_used(budget: &BudgetView) -> Option<String> {

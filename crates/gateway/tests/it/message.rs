@@ -595,6 +595,9 @@ async fn api_that_is_away_is_waited_for_and_costs_nothing() {
     })
     .await;
 
+    let why = world.gateway.outage().unwrap();
+    assert!(why.starts_with("cannot reach the model's API at 127.0.0.1:"), "{why}");
+
     let listener = TcpListener::bind(address).await.unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -603,7 +606,7 @@ async fn api_that_is_away_is_waited_for_and_costs_nothing() {
     });
     let response = soon("the answer", asked).await.unwrap();
 
-    assert_eq!(response.status(), 200);
+    assert_eq!((response.status().as_u16(), world.gateway.outage()), (200, None));
     assert_eq!(read(response).await, ANSWER);
     let totals = settled(&world.gateway).await;
     assert_eq!((totals.sums.requests, totals.sums.held), (1, Usd::ZERO), "{totals:?}");

@@ -138,6 +138,8 @@ fn an_api_that_is_away_is_waited_for_and_costs_no_retry(world: World) {
             .then_some(())
     });
     assert_eq!(world.task("early").status, TaskStatus::Running);
+    let away = "cannot reach the model's API at 127.0.0.1:";
+    assert!(text(&world.expect(0, &["status"]).stdout).contains(away));
     world.open_api("");
     assert_eq!(world.ended(&["early"]), [TaskStatus::Complete]);
 
