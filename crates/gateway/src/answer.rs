@@ -1,6 +1,6 @@
 //! What the gateway answers by itself, in the API's own form, so that the CLI shows the reason.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
@@ -28,15 +28,17 @@ pub const STOPPED: HeaderValue = HeaderValue::from_static("stopped");
 /// By this the CLI is kept from trying again; it heeds it for every status (measured, 2.1.327).
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// [`GATEWAY_HEADER`] of a hello while a request waits here, and not for the upstream.
-pub const WAITING: HeaderValue = HeaderValue::from_static("waiting");
+/// Says in a hello how many milliseconds ago a request of the attempt waited here, and not for the upstream.
+pub const WAITED_HEADER: HeaderName = HeaderName::from_static("x-supervisor-waited");
 
 /// Returns the answer to the question whether somebody is here, which the CLI asks, and the worker of an agent
 /// that is silent.
-pub(crate) fn hello(is_waiting: bool) -> Response<Bytes> {
+pub(crate) fn hello(waited: Option<Duration>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
-    let by = if is_waiting { WAITING } else { HeaderValue::from_static("hello") };
-    response.headers_mut().insert(GATEWAY_HEADER, by);
+    let headers = response.headers_mut();
+    headers.insert(GATEWAY_HEADER, HeaderValue::from_static("hello"));
+    let waited = waited.and_then(|waited| u64::try_from(waited.as_millis()).ok());
+    headers.extend(waited.map(|millis| (WAITED_HEADER, HeaderValue::from(millis))));
     response
 }
 

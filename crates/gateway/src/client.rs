@@ -95,8 +95,11 @@ impl Client {
         tcp.set_nodelay(true);
         // Shared among a name's addresses, so that one dead address leaves time for the next.
         tcp.set_connect_timeout(Some(limits::CONNECT_TIMEOUT));
-        // Finds out that the network is gone while a stream is silent.
+        // Finds out within a minute that the network is gone: while a stream is silent, and while a request is sent.
         tcp.set_keepalive(Some(Duration::from_secs(30)));
+        tcp.set_keepalive_interval(Some(Duration::from_secs(10)));
+        tcp.set_keepalive_retries(Some(3));
+        tcp.set_tcp_user_timeout(Some(Duration::from_secs(60)));
         let connector = match upstream.route() {
             Route::Unix(path) => Connector::Unix(Bounded(UnixConnector(Arc::clone(path)))),
             Route::Tcp if upstream.uses_tls() => {
@@ -121,7 +124,8 @@ impl Client {
     }
 
     /// Sends a request, whose head `put_head` writes, all up to the body, and returns the upstream's answer. The request's body
-    /// need not be out by then: see [`Answer::poll_upload`].
+    /// need not be out by then: see [`Answer::poll_upload`]. Calls `began` when something of it is written, perhaps
+    /// more than once: before that, nothing was sent.
     ///
     /// # Errors
     ///
@@ -136,6 +140,7 @@ impl Client {
         put_head: impl Fn(&mut Vec<u8>),
         body: RequestBody<'_>,
         to_head: bool,
+        mut began: impl FnMut(),
     ) -> Result<Answer, NoAnswer> {
         let (body, framing, mut conn) = match body {
             RequestBody::Whole(body) => (body, Framing::None, None),
@@ -152,7 +157,11 @@ impl Client {
             let mut upload = Upload { body: body.clone(), sent: 0, framing, is_out: false };
             let exchanged = poll_fn(|cx| {
                 let conn = conn.as_deref_mut();
-                line.poll_exchange(&mut upload, conn, to_head, cx)
+                let exchanged = line.poll_exchange(&mut upload, conn, to_head, cx);
+                if line.written > 0 {
+                    began();
+                }
+                exchanged
             });
             match exchanged.await {
                 Ok(head) => {
@@ -167,6 +176,9 @@ impl Client {
                 }
                 // Nothing of it was written, so nothing of the client's body was taken.
                 Err(NoAnswer::Exchange(_)) if is_kept && line.written == 0 => {}
+                Err(NoAnswer::Exchange(broken)) if line.written == 0 => {
+                    return Err(NoAnswer::Connect(broken.into()));
+                }
                 Err(error) => return Err(error),
             }
         }

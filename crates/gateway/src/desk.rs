@@ -1,11 +1,9 @@
 //! Which attempt a replica works on.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use protocol::{Attempt, TaskId};
+use tokio::time::{Duration, Instant};
 
 use crate::{caller::Caller, stop::Stop};
 
@@ -18,17 +16,27 @@ pub(crate) struct Desk(Mutex<Option<Arc<Case>>>);
 pub(crate) struct Case {
     pub(crate) caller: Caller,
     stop: OnceLock<Stop>,
-    /// How many of its requests wait for something of ours.
-    waiting: AtomicUsize,
+    waits: Mutex<Waits>,
+}
+
+/// Which requests of an attempt wait for something of ours.
+#[derive(Debug, Default)]
+struct Waits {
+    /// How many do.
+    now: usize,
+    /// When the last one went out, or away.
+    ended: Option<Instant>,
 }
 
 /// A request that waits for something of ours, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a>(&'a AtomicUsize);
+pub(crate) struct Waiting<'a>(&'a Case);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut waits = self.0.waits_mut();
+        waits.now -= 1;
+        waits.ended = Some(Instant::now());
     }
 }
 
@@ -40,7 +48,7 @@ impl Desk {
         // Said twice, it is the same attempt, with what is known of it.
         if current.as_ref().map(|case| &case.caller) != caller.as_ref() {
             *current = caller.map(|caller| {
-                Arc::new(Case { caller, stop: OnceLock::new(), waiting: AtomicUsize::new(0) })
+                Arc::new(Case { caller, stop: OnceLock::new(), waits: Mutex::default() })
             });
         }
     }
@@ -69,13 +77,18 @@ impl Case {
 
     /// Notes that a request of the attempt waits.
     pub(crate) fn waits(&self) -> Waiting<'_> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(&self.waiting)
+        self.waits_mut().now += 1;
+        Waiting(self)
     }
 
-    /// Returns whether a request of the attempt waits.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+    /// Returns how long ago a request of the attempt waited, if one ever did.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        let waits = self.waits_mut();
+        if waits.now > 0 { Some(Duration::ZERO) } else { waits.ended.map(|at| at.elapsed()) }
+    }
+
+    fn waits_mut(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes why the attempt gets nothing more; the first reason stays.

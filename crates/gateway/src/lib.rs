@@ -94,7 +94,7 @@ mod upstream;
 
 pub use crate::{
     account::Account,
-    answer::{GATEWAY_HEADER, REFUSED, STOPPED, UNREACHABLE, WAITING},
+    answer::{GATEWAY_HEADER, REFUSED, STOPPED, UNREACHABLE, WAITED_HEADER},
     caller::Caller,
     client::TlsRootsError,
     credential::{Credential, InvalidCredential},

@@ -90,37 +90,23 @@ impl Proxy {
         case: &Case,
         turn: Turn,
         give_up: Instant,
-    ) -> Result<(Turn, Reservation), Poor> {
+    ) -> Result<Unsent, Poor> {
         let governor = &self.governor;
-        let (mut turn, mut let_go) = (Some(turn), None);
+        let (mut unsent, mut let_go) = (Unsent { turn: Some(turn), reservation: None }, None);
         let release = || {
-            if let Some(turn) = turn.take() {
+            if let Some(turn) = unsent.turn.take() {
                 let_go = Some((turn.give_back(), Instant::now()));
             }
         };
         let (caller, worst) = (&case.caller, governor.worst(ask));
         let ledger = &governor.ledger;
         let reserving = ledger.reserve_letting_go(caller, &ask.model, worst, give_up, release);
-        let reservation = match reserving.await {
-            Ok(reservation) => reservation,
-            Err(refused) => {
-                turn.into_iter().for_each(Turn::release);
-                return Err(Poor::Refused(refused));
-            }
-        };
-        if let Some(turn) = turn {
-            return Ok((turn, reservation));
+        unsent.reservation = Some(reserving.await.map_err(Poor::Refused)?);
+        if let Some((mut want, since)) = let_go {
+            want.waited.add(WaitReason::Budget, since.elapsed());
+            unsent.turn = Some(governor.pace.turn(want).await.map_err(Poor::Held)?);
         }
-        let Some((mut want, since)) = let_go else {
-            panic!("BUG: a turn should be had, or have been let go");
-        };
-        want.waited.add(WaitReason::Budget, since.elapsed());
-        let mut unsent = Unsent(Some(reservation));
-        let turn = governor.pace.turn(want).await.map_err(Poor::Held)?;
-        let Some(reservation) = unsent.0.take() else {
-            panic!("BUG: nobody else takes a reservation");
-        };
-        Ok((turn, reservation))
+        Ok(unsent)
     }
 
     /// Sends a request until there is an answer that the client has a use for.
@@ -160,8 +146,8 @@ impl Proxy {
                 Ok(turn) => turn,
                 Err(held) => return Err(stop(or_unreached(held, unreached))),
             };
-            let (mut turn, reservation) = match self.afford(&ask, case, turn, give_up).await {
-                Ok(both) => both,
+            let mut unsent = match self.afford(&ask, case, turn, give_up).await {
+                Ok(unsent) => unsent,
                 Err(Poor::Refused(Refused::OverBudget(over))) => return Err(stop(over.into())),
                 Err(Poor::Refused(refused)) => {
                     return Err(own(answer::unbookable(&refused), End::Own));
@@ -170,12 +156,8 @@ impl Proxy {
             };
             if let Some(stop) = case.stop() {
                 // Meanwhile another request of the attempt was told so.
-                turn.release();
-                reservation.release();
                 return Err(stopped(stop));
             }
-            let waits = *turn.waited();
-            waiting = None;
             place.sent();
             let sender = Sender {
                 run: caller.run,
@@ -189,10 +171,21 @@ impl Proxy {
             let framing = Framing::Length(body.len() as u64);
             let head = self.outgoing(request, framing, credential.as_deref())?;
             let to_head = request.method == Method::HEAD;
-            let sending = client.request(head, RequestBody::Whole(body.clone()), to_head);
-            let answer = match timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await {
+            let mut out = None;
+            let began = || {
+                if out.is_none() {
+                    (waiting, out) = (None, unsent.take());
+                }
+            };
+            let whole = RequestBody::Whole(body.clone());
+            let sending = client.request(head, whole, to_head, began);
+            let answered = timeout_at(arrived + limits::RESPONSE_TIMEOUT, sending).await;
+            let answer = match answered {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error @ NoAnswer::Connect(_))) => {
+                    let Some((turn, reservation)) = unsent.take() else {
+                        panic!("BUG: a request went out without a connection");
+                    };
                     want = turn.unreached();
                     reservation.release();
                     let why = answer::cannot_reach(&self.upstream, &error);
@@ -203,9 +196,12 @@ impl Proxy {
                     unreached = Some(why);
                     continue;
                 }
-                // Whatever it took by then is not known: turn and reservation stay booked.
+                // Whatever it took by then is not known: if it went out, turn and reservation stay booked.
                 Ok(Err(error)) => return Err(self.no_answer(&error)),
                 Err(_elapsed) => return Err(own(answer::silent(&self.upstream), End::Silent)),
+            };
+            let Some((mut turn, reservation)) = out else {
+                panic!("BUG: there is an answer to what did not go out");
             };
             unreached = None;
             governor.outage.is_over();
@@ -221,6 +217,7 @@ impl Proxy {
             if status.is_success() {
                 let content_type = answer.head.fields.text("content-type").unwrap_or_default();
                 let agent = request.fields.text(AGENT).map(str::to_owned);
+                let waits = *turn.waited();
                 let booking = Booking::new(
                     Arc::clone(governor),
                     ask.model,
@@ -247,13 +244,24 @@ impl Proxy {
     }
 }
 
-/// A reservation for what is not sent yet: given back when it is dropped, as when the client goes away. Dropped by
-/// itself it would count as spent.
-struct Unsent(Option<Reservation>);
+/// The turn and the money of a request that is not out yet. Given back when this is dropped, as when the client goes
+/// away: dropped by themselves they would count as spent.
+struct Unsent {
+    turn: Option<Turn>,
+    reservation: Option<Reservation>,
+}
+
+impl Unsent {
+    /// Takes both, for a request that goes out.
+    fn take(&mut self) -> Option<(Turn, Reservation)> {
+        self.turn.take().zip(self.reservation.take())
+    }
+}
 
 impl Drop for Unsent {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(Reservation::release);
+        self.turn.take().into_iter().for_each(Turn::release);
+        self.reservation.take().into_iter().for_each(Reservation::release);
     }
 }
 

@@ -73,8 +73,8 @@ impl Proxy {
                 self.forward(request, conn, client).await.map(|answer| (answer, None))
             }
             Verdict::Hello => {
-                let is_waiting = self.desk.current().is_some_and(|case| case.is_waiting());
-                Err(own(answer::hello(is_waiting), End::Own))
+                let waited = self.desk.current().and_then(|case| case.waited());
+                Err(own(answer::hello(waited), End::Own))
             }
             Verdict::Refuse => Err(own(answer::refused(), End::Own)),
         };
@@ -108,7 +108,7 @@ impl Proxy {
         };
         let head = self.outgoing(request, request.framing, credential.as_deref())?;
         let body = RequestBody::Passing(&mut *conn, request.framing);
-        let sending = client.request(head, body, request.method == Method::HEAD);
+        let sending = client.request(head, body, request.method == Method::HEAD, || ());
 
         match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {
             Ok(Ok(answer)) => {

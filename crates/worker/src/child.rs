@@ -221,7 +221,7 @@ impl Shared {
             let mut from = BufReader::with_capacity(64 << 10, from);
             while let Ok(Some(line)) = lines::read(&mut from, MAX_LINE) {
                 if counts {
-                    shared.heard();
+                    shared.heard(Duration::ZERO);
                 }
                 if pipe == Pipe::Err {
                     shared.keep_stderr(&line);
@@ -234,10 +234,10 @@ impl Shared {
         });
     }
 
-    /// Notes a sign of life.
-    fn heard(&self) {
-        let at = self.started.elapsed().as_millis();
-        self.last_line.store(u64::try_from(at).unwrap_or(0) + 1, Ordering::SeqCst);
+    /// Notes a sign of life, that long ago.
+    fn heard(&self, ago: Duration) {
+        let at = self.started.elapsed().saturating_sub(ago).as_millis();
+        self.last_line.fetch_max(u64::try_from(at).unwrap_or(0) + 1, Ordering::SeqCst);
     }
 
     fn keep_stderr(&self, line: &Line) {
@@ -277,10 +277,14 @@ impl Running<'_> {
     /// Waits until the program ends or should end; returns why it should.
     fn until_end(&mut self, clocks: Clocks, watch: Watch<'_>) -> Option<Stop> {
         while self.ended.is_none() {
-            match watch.told().or_else(|| self.expired(clocks)) {
-                // The silence is not the program's, so it counts from here.
-                Some(Stop::Idle(_)) if watch.gateway.holds_back() => self.shared.heard(),
-                Some(stop) => return Some(stop),
+            let stop = watch.told().or_else(|| self.expired(clocks));
+            match stop {
+                Some(Stop::Idle(limit)) => match watch.gateway.waited() {
+                    // Up to there the silence was not the program's.
+                    Some(ago) if ago < limit => self.shared.heard(ago),
+                    _ => return stop,
+                },
+                Some(_) => return stop,
                 None => {}
             }
             if let Some(error) = self.take(Instant::now() + TICK) {

@@ -19,6 +19,9 @@ const SECRET_HEADER: &str = "x-supervisor-secret";
 /// The header by which the gateway's own answers are told from the API's.
 const GATEWAY_HEADER: &str = "x-supervisor-gateway:";
 
+/// The header by which it says how many milliseconds ago a request of the agent waited there.
+const WAITED_HEADER: &str = "x-supervisor-waited:";
+
 /// How long the gateway may take to say whether a request waits there. It takes less than a millisecond.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -94,10 +97,10 @@ impl Gateway {
         Ok(socket)
     }
 
-    /// Returns whether a request of the agent waits there, and not for the model: for its turn, say.
-    pub(crate) fn holds_back(&self) -> bool {
-        let answer = self.ask("HEAD /api/hello", ANSWER).and_then(Answer::read);
-        answer.is_ok_and(|answer| answer.by == "waiting")
+    /// Returns how long ago a request of the agent waited there, and not for the model: for its turn, say. `None` when
+    /// none did, or nobody knows.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        self.ask("HEAD /api/hello", ANSWER).and_then(Answer::read).ok()?.waited
     }
 
     /// Returns the header that a request for the model's API has to have, if it has to have one.
@@ -138,6 +141,8 @@ pub(crate) struct Answer {
     pub(crate) by: String,
     /// What an error of the gateway's says.
     pub(crate) message: String,
+    /// How long ago a request waited in the gateway.
+    waited: Option<Duration>,
 }
 
 impl Answer {
@@ -167,6 +172,8 @@ impl Answer {
             }
             if let Some(by) = line.strip_prefix(GATEWAY_HEADER) {
                 by.trim().clone_into(&mut answer.by);
+            } else if let Some(value) = line.strip_prefix(WAITED_HEADER) {
+                answer.waited = value.trim().parse().ok().map(Duration::from_millis);
             } else if let Some(value) = line.strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap_or(0);
             }

@@ -406,10 +406,10 @@ impl Core {
         lane.in_flight += 1;
         lane.used = now;
         lane.pending.sent(estimate, cost);
-        lane.gate.pass(seq);
+        lane.gate.pass(now, seq);
         lane.server.take(now, cost);
         let account = &mut self.accounts[lane.account];
-        account.gate.pass(seq);
+        account.gate.pass(now, seq);
         let worker = worker.as_ref().and_then(|id| self.workers.get_mut(id));
         let others = [
             lane.configured.as_mut(),

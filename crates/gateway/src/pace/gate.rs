@@ -15,7 +15,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
 /// The longest between two probes: an outage that ended is noticed so late at most, and then a
-/// minute leaves time to come back to full speed.
+/// minute leaves time to come back to full speed. One that is not answered by then is no probe any more that
+/// others wait for: an answer that does not stream begins when it is written to its end.
 const MOST_PROBE: Duration = Duration::from_secs(15);
 
 /// However long the API says to wait: a probe goes so often. The limit may have been raised meanwhile, and a time
@@ -47,15 +48,15 @@ enum Probe {
     No,
     /// The next one to go is the probe.
     Next,
-    /// This one is.
-    Sent(u64),
+    /// One is out. All from this one on are probes: nothing else went since.
+    Sent { first: u64, last: Instant },
 }
 
 /// Why the gate is shut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shut {
     pub(crate) reason: WaitReason,
-    /// When it may open. `None`: when the probe comes back.
+    /// When it may open.
     pub(crate) wake: Option<Instant>,
     /// Until when it is shut by what the API said.
     pub(crate) told: Option<Instant>,
@@ -63,8 +64,12 @@ pub(crate) struct Shut {
 
 impl Gate {
     pub(crate) fn check(&self, now: Instant) -> Result<(), Shut> {
-        let wake = self.shut_until.filter(|until| *until > now);
-        if wake.is_none() && !matches!(self.probe, Probe::Sent(_)) {
+        let probe = match self.probe {
+            Probe::Sent { last, .. } => Some(last + MOST_PROBE),
+            Probe::No | Probe::Next => None,
+        };
+        let wake = self.shut_until.max(probe).filter(|until| *until > now);
+        if wake.is_none() {
             return Ok(());
         }
         let reason = self.reason.unwrap_or(WaitReason::Overloaded);
@@ -72,14 +77,16 @@ impl Gate {
     }
 
     /// Request number `seq` goes.
-    pub(crate) fn pass(&mut self, seq: u64) {
-        if self.probe == Probe::Next {
-            self.probe = Probe::Sent(seq);
-        }
+    pub(crate) fn pass(&mut self, now: Instant, seq: u64) {
+        self.probe = match self.probe {
+            Probe::No => Probe::No,
+            Probe::Next => Probe::Sent { first: seq, last: now },
+            Probe::Sent { first, .. } => Probe::Sent { first, last: now },
+        };
     }
 
     fn is_probe(&self, seq: u64) -> bool {
-        self.probe == Probe::Sent(seq)
+        matches!(self.probe, Probe::Sent { first, .. } if first <= seq)
     }
 
     /// Request number `seq` came to an end that says nothing about limits.

@@ -523,6 +523,30 @@ async fn outage_is_probed_by_one_request_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn probe_that_is_slow_to_be_answered_holds_nobody_back_for_long() {
+    let pace = pace(PaceConfig::default());
+    let mut turns = Vec::new();
+    for _ in 0..5 {
+        turns.push(go(&pace, want(Instant::now())).await);
+    }
+    let mut waiting: Vec<_> = turns.iter_mut().map(|turn| again(turn, 529, &[])).collect();
+    let mut first = pace.turn(waiting.pop().unwrap()).await.unwrap();
+    let sent = Instant::now();
+    let mut second = pace.turn(waiting.pop().unwrap()).await.unwrap();
+    assert_eq!(sent.elapsed().as_secs(), 15);
+    assert!(waits(&pace, want(Instant::now())).await);
+    // Each is a probe, whichever is answered first.
+    good(&mut first);
+    drop(go(&pace, want(Instant::now())).await);
+    // What the other one says later is one refusal, and no outage.
+    let third = again(&mut second, 529, &[]);
+    let again = Instant::now();
+    drop(first);
+    drop(pace.turn(third).await.unwrap());
+    assert!(again.elapsed() < Duration::from_secs(1), "{:?}", again.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn api_that_is_away_is_probed_until_whoever_waits_gives_up() {
     let pace = pace(PaceConfig::default());
     let start = Instant::now();

@@ -92,19 +92,25 @@ fn worker_that_waits_for_the_models_api_can_be_stopped() {
 
 #[test]
 fn silence_of_an_agent_whose_request_the_gateway_holds_back_is_not_its_own() {
-    const WAITS: &str = "HTTP/1.1 200 x\r\nx-supervisor-gateway: waiting\r\n\r\n";
     let slot = Slot::new();
     let mut times = 0;
     let asked = gateway(&slot.path("gateway.sock"), move |first| {
         times += usize::from(first.starts_with("HEAD"));
-        if (1..3).contains(&times) { Some(WAITS) } else { Some("HTTP/1.1 200 x\r\n\r\n") }
+        Some(match times {
+            // It still waits; it waited a moment ago; that is long ago.
+            1 => "HTTP/1.1 200 x\r\nx-supervisor-waited: 0\r\n\r\n",
+            2 => "HTTP/1.1 200 x\r\nx-supervisor-waited: 400\r\n\r\n",
+            3 => "HTTP/1.1 200 x\r\nx-supervisor-waited: 1000\r\n\r\n",
+            _ => "HTTP/1.1 200 x\r\n\r\n",
+        })
     });
     let mut assignment = slot.script("sleep 60");
     assignment["idle_timeout"] = json!({ "secs": 1, "nanos": 0 });
     let name = slot.put(&assignment);
     let _worker = slot.worker_alone(&[]);
-    let error = slot.result(&name).error.unwrap();
-    assert_eq!(error.kind, FailureKind::IdleTimeout);
+    let result = slot.result(&name);
+    assert_eq!(result.error.unwrap().kind, FailureKind::IdleTimeout);
+    assert!(result.execution_time > 2.6, "{}", result.execution_time);
     let asked: Vec<_> = asked.try_iter().collect();
     let [hello, head] = ["GET /api/hello HTTP/1.1\r\n", "HEAD /api/hello HTTP/1.1\r\n"];
     assert_eq!(asked, [hello, head, head, head]);
