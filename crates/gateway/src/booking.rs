@@ -43,8 +43,10 @@ impl Booking {
 
     /// Takes note of the next bytes of the answer.
     pub(crate) fn see(&mut self, bytes: &[u8]) {
-        self.place.first_byte();
         self.meter.feed(bytes);
+        if self.meter.has_begun() {
+            self.place.first_byte();
+        }
     }
 }
 

@@ -165,7 +165,16 @@ impl Ledger {
             Some(path) => Log::open(path)?,
             None => (Log::nowhere(), Vec::new()),
         };
-        Self::begin(log, lines, file.unwrap_or(Path::new("")), clock)
+        let is_of_before =
+            matches!(lines.first(), Some(Line::Ledger { version }) if *version < VERSION);
+        let path = file.unwrap_or(Path::new(""));
+        let (ledger, notices) = Self::begin(log, lines, path, clock)?;
+        // An earlier build must not take for damage what it does not know.
+        if is_of_before && let Err(error) = ledger.0.with_log(State::make_small) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, ledger = %path.display(), "It stays in its old form for now.");
+        }
+        Ok((ledger, notices))
     }
 
     /// Reads a ledger's file to look at it. The file is not touched, so this does no harm where another

@@ -68,6 +68,9 @@ pub const WARNINGS_PER_MINUTE: u32 = 100;
 /// that tokio has for such work.
 pub const MAX_LOOKUPS: usize = 64;
 
+/// How many of them are one replica's: servers of a domain that it may reach can be slow.
+pub const MAX_LOOKUPS_OF_ONE: usize = 8;
+
 /// How many addresses of a host are tried. Content networks answer with up to about eight.
 pub const MAX_ADDRESSES: usize = 8;
 

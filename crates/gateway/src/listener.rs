@@ -226,7 +226,7 @@ impl Gateway {
                 staggers: self.staggers,
                 desk: Arc::clone(&desk),
                 room: Room::new(),
-                egress: Egress::new(worker, egress, self.outside.clone(), model),
+                egress: Egress::new(worker, egress, self.outside.for_another(), model),
             },
             secret,
             warnings: Quota::new(),

@@ -84,6 +84,15 @@ impl Meter {
         }
     }
 
+    /// Returns whether the model has begun to answer, as far as that is told: an error may be all that comes.
+    pub fn has_begun(&self) -> bool {
+        match &self.0 {
+            Form::Stream { seen, .. } => seen.has_begun(),
+            Form::Whole(copy) => !copy.is_empty(),
+            Form::Other => true,
+        }
+    }
+
     /// Returns what was read so far. Of an answer that is no stream that is nothing before its end.
     pub fn reading(&self) -> Reading {
         match &self.0 {

@@ -63,7 +63,11 @@ impl Reading {
                 "mcp_servers" | "container" | "compaction" => {
                     finds.server_tools |= !matches!(scan.value()?, "null" | "[]");
                 }
-                "context_management" => finds.server_tools |= scan.value()?.contains("\"compact"),
+                "context_management" => {
+                    let edits = scan.value()?;
+                    // Whatever an escape hides.
+                    finds.server_tools |= edits.contains("\"compact") || edits.contains('\\');
+                }
                 _ => _ = scan.value()?,
             }
             Ok(())

@@ -29,6 +29,11 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     ///
     /// Whatever keeps the name from being resolved.
     fn resolve<'a>(&'a self, host: &'a HostName, port: u16) -> Lookup<'a>;
+
+    /// Returns one for another replica, where they can be in each other's way.
+    fn for_another(&self) -> Option<Arc<dyn Resolver>> {
+        None
+    }
 }
 
 /// The system's own: files, DNS and what else it is set up for.
@@ -37,20 +42,33 @@ struct System {
     /// A lookup holds a thread, and can't be called off: whoever owns the servers of an allowed domain
     /// could otherwise take all of them.
     threads: Arc<Semaphore>,
+    /// And one replica could take those of all others.
+    own: Arc<Semaphore>,
+}
+
+impl System {
+    fn with(threads: Arc<Semaphore>) -> Self {
+        Self { threads, own: Arc::new(Semaphore::new(limits::MAX_LOOKUPS_OF_ONE)) }
+    }
 }
 
 impl Resolver for System {
     fn resolve<'a>(&'a self, host: &'a HostName, port: u16) -> Lookup<'a> {
-        let threads = Arc::clone(&self.threads);
+        let (threads, own) = (Arc::clone(&self.threads), Arc::clone(&self.own));
         let host = host.clone();
         Box::pin(async move {
+            let own = own.acquire_owned().await.map_err(io::Error::other)?;
             let thread = threads.acquire_owned().await.map_err(io::Error::other)?;
             let looking = spawn_blocking(move || {
-                let _thread = thread;
+                let _held = (thread, own);
                 Ok((host.as_str(), port).to_socket_addrs()?.collect())
             });
             looking.await.map_err(io::Error::other)?
         })
+    }
+
+    fn for_another(&self) -> Option<Arc<dyn Resolver>> {
+        Some(Arc::new(Self::with(Arc::clone(&self.threads))))
     }
 }
 
@@ -66,6 +84,12 @@ impl Outside {
     /// Returns the network with names of this resolver's. [`Default`] has the system's.
     pub fn new(resolver: Arc<dyn Resolver>) -> Self {
         Self { resolver, exempt: Vec::new() }
+    }
+
+    /// Returns the same network for another replica.
+    pub(crate) fn for_another(&self) -> Self {
+        let resolver = self.resolver.for_another();
+        Self { resolver: resolver.unwrap_or_else(|| Arc::clone(&self.resolver)), ..self.clone() }
     }
 
     /// Returns the network with these addresses in it, though they are not public.
@@ -108,7 +132,7 @@ impl Outside {
 
 impl Default for Outside {
     fn default() -> Self {
-        Self::new(Arc::new(System { threads: Arc::new(Semaphore::new(limits::MAX_LOOKUPS)) }))
+        Self::new(Arc::new(System::with(Arc::new(Semaphore::new(limits::MAX_LOOKUPS)))))
     }
 }
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{Day, Entry, Sums, Worst, books::Out};
 use crate::{Caller, Usd, number};
 
-/// The version of the file that this build writes. It reads this one and refuses newer ones.
-pub(super) const VERSION: u32 = 1;
+/// The version of the file that this build writes. It reads earlier ones, which it writes anew, and refuses newer
+/// ones. Version 2 tells what sub-agents asked for.
+pub(super) const VERSION: u32 = 2;
 
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]

@@ -220,6 +220,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    pub(super) fn has_begun(&self) -> bool {
+        self.input_seen
+    }
+
     /// Takes note of an event's data. What is no event that is known changes nothing.
     pub(super) fn event(&mut self, data: &[u8]) {
         let Some(part) = Part::read(data) else { return };

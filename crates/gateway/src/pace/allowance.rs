@@ -197,6 +197,13 @@ impl Allowance {
         self.settle(now, Cost::default(), cost);
     }
 
+    /// Gives back the request that was taken: it never went out.
+    pub(crate) fn give_back(&self, now: Instant) {
+        if let Bound::Some(requests) = &self.requests {
+            requests.set_level(now, requests.level(now) + 1.0);
+        }
+    }
+
     /// Puts what is known now in the place of what was taken.
     pub(crate) fn settle(&mut self, now: Instant, taken: Cost, known: Cost) {
         self.taken.input += known.input - taken.input;

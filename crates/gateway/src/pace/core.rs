@@ -219,6 +219,10 @@ impl Core {
 
     /// A request that had its turn has ended.
     pub(crate) fn end(&mut self, now: Instant, id: Id, end: End) {
+        let is_asked =
+            |request: &Request| matches!(request.phase, Phase::Sent { answered: false, .. });
+        // What the API has not seen is none of its requests per minute.
+        let is_unused = matches!(end, End::Unsent) && self.requests.get(&id).is_some_and(is_asked);
         match end {
             End::Spent(actual) => {
                 if let Some(request) = self.requests.get(&id)
@@ -248,16 +252,23 @@ impl Core {
         }
         lane.used = now;
         lane.gate.forget(seq);
-        lane.server.end(cost);
         let account = &mut self.accounts[lane.account];
         account.gate.forget(seq);
-        let others = [lane.configured.as_mut(), account.allowance.as_mut()];
-        for allowance in others.into_iter().flatten() {
+        let worker = request.worker.as_ref().and_then(|id| self.workers.get_mut(id));
+        let all = [
+            Some(&mut lane.server),
+            lane.configured.as_mut(),
+            account.allowance.as_mut(),
+            worker.map(|worker| &mut worker.allowance),
+        ];
+        for allowance in all.into_iter().flatten() {
             allowance.end(cost);
+            if is_unused {
+                allowance.give_back(now);
+            }
         }
         let account = lane.account;
         if let Some(worker) = request.worker.as_ref().and_then(|id| self.workers.get_mut(id)) {
-            worker.allowance.end(cost);
             for lane in std::mem::take(&mut worker.parked) {
                 self.lanes[lane].queue.unpark(now, &request.worker);
                 let other = self.lanes[lane].account;

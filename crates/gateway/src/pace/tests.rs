@@ -547,6 +547,18 @@ async fn probe_that_is_slow_to_be_answered_holds_nobody_back_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn request_that_did_not_go_out_is_none_of_those_per_minute() {
+    let pace = of_account(requests(1));
+    let start = Instant::now();
+    go(&pace, want(start)).await.release();
+    let unreached = go(&pace, want(start)).await.unreached();
+    let turn = pace.turn(unreached).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    turn.settle(&Tokens::default());
+    assert!(waits(&pace, want(start)).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn api_that_is_away_is_probed_until_whoever_waits_gives_up() {
     let pace = pace(PaceConfig::default());
     let start = Instant::now();

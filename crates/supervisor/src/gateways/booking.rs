@@ -105,8 +105,9 @@ impl Gateways {
 /// Says whether an attempt ended because the gateway of a daemon that is gone by now told it to. Only that one knew
 /// why; the status alone looks like an answer of the API. Asked again, this one will say it, if it is still so.
 fn is_told_before(error: &TaskError) -> bool {
-    use FailureKind::{Auth, Billing, Overloaded, RateLimited};
-    let is_by_status = matches!(error.kind, Auth | Billing | Overloaded | RateLimited);
+    use FailureKind::{Auth, Billing, Network, Overloaded, RateLimited, Server};
+    let is_by_status =
+        matches!(error.kind, Auth | Billing | Network | Overloaded | RateLimited | Server);
     is_by_status && error.message.contains("gateway: ")
 }
 
