@@ -6,7 +6,7 @@ use crate::{
     governor::Governor,
     ledger::{Reservation, Spent},
     meter::Meter,
-    pace::{Turn, WaitReason, Waits},
+    pace::{Turn, Waits},
     prefix::Sent,
     stagger::Place,
     tokens::Tokens,
@@ -85,21 +85,8 @@ impl Drop for Booking {
             cost,
             uncached: prices.uncached(model, &reading.tokens, reading.terms),
             complete: reading.complete,
-            waits: in_millis(&self.waits),
+            waits: self.waits.in_millis(),
             agent: self.agent.take(),
         });
     }
-}
-
-fn in_millis(waits: &Waits) -> std::collections::BTreeMap<String, u64> {
-    let name = |reason: WaitReason| {
-        serde_json::to_value(reason).ok().and_then(|name| name.as_str().map(str::to_owned))
-    };
-    waits
-        .iter()
-        .filter_map(|(reason, wait)| {
-            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            Some((name(reason)?, millis)).filter(|_| millis > 0)
-        })
-        .collect()
 }

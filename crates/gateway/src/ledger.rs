@@ -15,6 +15,7 @@ mod scope;
 mod totals;
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -268,6 +269,24 @@ impl Ledger {
     /// Returns the day on which a request would be booked now.
     pub fn today(&self) -> Day {
         self.0.today().books.today()
+    }
+
+    /// Books how long a request waited that did not go out, or that used nothing: by reason, in milliseconds. It counts
+    /// as no request.
+    pub fn note_waits(&self, caller: &Caller, model: &str, waits: BTreeMap<String, u64>) {
+        let mut state = self.0.today();
+        let entry = Entry {
+            run: caller.run,
+            task: caller.task.clone(),
+            attempt: caller.attempt,
+            worker: caller.worker.clone(),
+            day: state.books.today(),
+            model: head(model, MAX_MODEL).into(),
+            sums: Sums { waits, ..Sums::default() },
+        };
+        let ticket = state.lines.push(&Line::sum(&entry));
+        state.books.book(entry);
+        self.0.after(state, Some(ticket));
     }
 
     /// Holds the most that a request can take, on all accounts that it concerns, and writes that

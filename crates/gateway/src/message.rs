@@ -139,12 +139,23 @@ impl Proxy {
         };
         // Why the last try reached nobody.
         let mut unreached = None;
+        // What comes to nothing has waited, too.
+        let in_vain = |waits: &Waits| {
+            let waits = waits.in_millis();
+            if !waits.is_empty() {
+                governor.ledger.note_waits(caller, &ask.model, waits);
+            }
+        };
+        let held_back = |held: Held, unreached| {
+            in_vain(&held.waited);
+            stop(or_unreached(held, unreached))
+        };
         loop {
             waiting.get_or_insert_with(|| case.waits());
             let credential = self.account.credential().await.map_err(stop)?;
             let turn = match governor.pace.turn(want).await {
                 Ok(turn) => turn,
-                Err(held) => return Err(stop(or_unreached(held, unreached))),
+                Err(held) => return Err(held_back(held, unreached)),
             };
             let mut unsent = match self.afford(&ask, case, turn, give_up).await {
                 Ok(unsent) => unsent,
@@ -152,7 +163,7 @@ impl Proxy {
                 Err(Poor::Refused(refused)) => {
                     return Err(own(answer::unbookable(&refused), End::Own));
                 }
-                Err(Poor::Held(held)) => return Err(stop(or_unreached(held, unreached))),
+                Err(Poor::Held(held)) => return Err(held_back(held, unreached)),
             };
             if let Some(stop) = case.stop() {
                 // Meanwhile another request of the attempt was told so.
@@ -230,6 +241,7 @@ impl Proxy {
                 return Ok((answer, Some(booking)));
             }
             // An error costs nothing.
+            in_vain(turn.waited());
             turn.settle(&Tokens::default());
             reservation.release();
             let error = without_key(answer, None, credential.as_deref()).await;

@@ -227,6 +227,10 @@ fn what_the_api_does_by_itself_has_no_bound() {
     assert!(with("container", json!({"skills": []})));
     let edits = |kind: &str| json!({"edits": [{"type": kind}]});
     assert!(with("context_management", edits("compact_20260112")));
+    let mut body = first();
+    body["context_management"] = edits("compact_20260112");
+    let hidden = body.to_string().replace("compact", r"\u0063ompact");
+    assert!(Ask::parse(hidden.as_bytes()).unwrap().server_tools);
     // That one only leaves something out.
     assert!(!with("context_management", edits("clear_thinking_20251015")));
     for none in ["mcp_servers", "container"] {

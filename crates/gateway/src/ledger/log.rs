@@ -166,6 +166,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, LedgerError> {
     let (mut parsed, mut at) = (Parsed::default(), 0);
     let mut first_bad = None;
     for (number, text) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
+        let before = at;
         at += text.len();
         match (Line::read(text), &first_bad) {
             (Err(BadLine::Newer(version)), _) => {
@@ -179,7 +180,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, LedgerError> {
                     let why = "it is not where it belongs".to_owned();
                     return Err(LedgerError::Damaged { path: path.to_owned(), line: number, why });
                 }
-                if is_first || matches!(line, Line::Sum(_)) {
+                // What was waited for in vain is a sum further on.
+                if is_first || before == parsed.small && matches!(line, Line::Sum(_)) {
                     parsed.small = at;
                 }
                 parsed.lines.push(line);

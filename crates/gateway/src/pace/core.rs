@@ -45,7 +45,7 @@ pub(crate) enum Asked {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Go(Waits),
-    Held(HeldUntil),
+    Held(HeldUntil, Waits),
 }
 
 /// What to do with an answer.
@@ -190,7 +190,7 @@ impl Core {
         if let Some(at) = self.outcomes.iter().position(|(of, _)| *of == id) {
             return match self.outcomes.remove(at).1 {
                 Outcome::Go(_) => Asked::Go(id),
-                Outcome::Held(held) => Asked::Held(held),
+                Outcome::Held(held, _) => Asked::Held(held),
             };
         }
         // Its own lower bound, whoever is before it.

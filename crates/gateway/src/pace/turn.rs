@@ -121,7 +121,10 @@ impl Pace {
                 want.waited.add_all(&waits);
                 Ok(Turn::new(inner, id, want))
             }
-            Outcome::Held(held) => Err(inner.held(&want, held)),
+            Outcome::Held(held, waits) => {
+                want.waited.add_all(&waits);
+                Err(inner.held(&want, held))
+            }
         }
     }
 
@@ -209,7 +212,7 @@ impl Inner {
             Some(until) => format!("{what} until {until}"),
             None => what,
         };
-        Held { reason, until, message }
+        Held { reason, until, waited: want.waited, message }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The words in which the pace is asked and answers.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use protocol::{Priority, Time, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -147,6 +147,18 @@ impl Waits {
         WaitReason::ALL.into_iter().zip(self.0).filter(|(_, wait)| !wait.is_zero())
     }
 
+    /// Returns them as they stand in files: in milliseconds, without those of less than one.
+    pub(crate) fn in_millis(&self) -> BTreeMap<String, u64> {
+        let name = |reason: WaitReason| {
+            serde_json::to_value(reason).ok().and_then(|name| name.as_str().map(str::to_owned))
+        };
+        let waits = self.iter().filter_map(|(reason, wait)| {
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            Some((name(reason)?, millis)).filter(|_| millis > 0)
+        });
+        waits.collect()
+    }
+
     /// Returns what came in since `earlier` was read from the same clock.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut waits = *self;
@@ -165,6 +177,8 @@ pub struct Held {
     pub reason: WaitReason,
     /// When it could go at the earliest, where that is known.
     pub until: Option<Time>,
+    /// What it has waited for, and how long.
+    pub waited: Waits,
     /// What a person is told: whose limit it is, and when it ends.
     pub message: String,
 }

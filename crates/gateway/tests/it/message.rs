@@ -18,7 +18,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use protocol::{Attempt, Priority, RunId};
-use tokio::{net::TcpListener, sync::Notify, time::Instant};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::Notify,
+    time::Instant,
+};
 
 use crate::support::{
     Body, World, account, chunks, client, full, json, piece, raw_upstream, replica, send, serve,
@@ -575,6 +579,45 @@ async fn money_of_a_request_that_goes_away_before_its_second_turn_is_anothers() 
     assert_eq!((totals.sums.requests, totals.sums.held), (4, Usd::ZERO), "{totals:?}");
 }
 
+/// Returns an address at which connections do not come about, and what makes that so.
+async fn black_hole() -> (String, TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    // Nobody takes what comes; when the queue is full, the system drops what asks.
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queue = Vec::new();
+    let moment = Duration::from_millis(200);
+    while let Ok(stream) = tokio::time::timeout(moment, TcpStream::connect(address)).await {
+        queue.push(stream.unwrap());
+    }
+    (format!("http://{address}"), listener, queue)
+}
+
+#[tokio::test]
+async fn request_whose_client_goes_away_before_there_is_a_connection_costs_nothing() {
+    let (url, _listener, _queue) = black_hole().await;
+    let world = World::new(&url);
+    bound(&world.gateway, task(), 1.5);
+    let replica = at_work(&world, "marie-1", 1).await;
+    let path = replica.path().to_owned();
+    let asked = tokio::spawn(async move { send(&path, request(ask(DEAR))).await });
+    let out = || world.gateway.ledger().totals(&Filter::default()).in_flight;
+    soon("it connects", async {
+        while out() == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    assert_eq!(waited(&replica).await, Some(0), "it waits for the network, not for the model");
+
+    asked.abort();
+
+    let totals = settled(&world.gateway).await;
+    assert_eq!((totals.sums.requests, totals.sums.held), (0, Usd::ZERO), "{totals:?}");
+    assert_eq!(world.gateway.limits()[0].in_flight, 0);
+}
+
 #[tokio::test]
 async fn api_that_is_away_is_waited_for_and_costs_nothing() {
     let (listener, url) = raw_upstream().await;
@@ -636,6 +679,9 @@ async fn attempt_whose_api_stays_away_ends_and_says_why() {
     assert!(message.contains("No such file"), "{message}");
     let stop = replica.stop(&"task".parse().unwrap(), Attempt::new(1).unwrap()).unwrap();
     assert_eq!((stop.kind, stop.until), (StopKind::Unreachable, None));
+    let sums = world.gateway.ledger().totals(&Filter::default()).sums;
+    assert_eq!((sums.requests, sums.held), (0, Usd::ZERO));
+    assert!(sums.waits["unreachable"] > 290_000, "{sums:?}");
 }
 
 #[tokio::test]

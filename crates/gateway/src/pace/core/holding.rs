@@ -58,8 +58,8 @@ impl Core {
                 if give_up > until || (give_up == until && until > now) {
                     break;
                 }
-                self.unqueue(now, id);
-                self.outcomes.push((id, Outcome::Held(held)));
+                let waits = self.unqueue(now, id);
+                self.outcomes.push((id, Outcome::Held(held, waits)));
             }
         }
     }

@@ -130,7 +130,8 @@ impl World {
                     assert_eq!(before, None, "it should go before {id}");
                     self.go(id);
                 }
-                Outcome::Held(held) => {
+                Outcome::Held(held, waits) => {
+                    assert_eq!(waits.total(), self.now - since, "{id}: {waits:?}");
                     let known = held.until.is_some_and(|until| until > want.give_up);
                     assert!(known || self.now >= want.give_up, "{held:?} {want:?}");
                 }
