@@ -217,7 +217,11 @@ fn note(row: &Row, now: Time) -> Cell {
             Cell::styled(BAD, format!("`supervisor auth login {worker}` signs it in"))
         }
         (Some(Auth::Home), Credentials::Present { expires: Some(time), .. }) if *time < now => {
-            Cell::styled(NOTE, "expired; the CLI renews it, or sign in again")
+            // Nothing in a container can renew it: it reaches the gateway alone.
+            Cell::styled(
+                BAD,
+                format!("expired: `supervisor auth login {worker}` signs it in again"),
+            )
         }
         (Some(Auth::Gateway), Credentials::Present { .. }) => {
             Cell::styled(NOTE, "not used: set auth = \"home\" in worker.toml")
