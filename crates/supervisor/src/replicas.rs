@@ -65,6 +65,7 @@ impl Replicas {
             auth,
             scratch: self.installation.scratch(replica),
             gateway: self.gateways.folder(replica),
+            asks_model: config.is_none_or(|config| config.command.is_none()),
             egress: config.map(|config| config.egress.clone()).unwrap_or_default(),
             resources: config.map_or_else(Resources::default, |config| config.resources),
             user: self.user,

@@ -103,6 +103,7 @@ impl World {
             egress: Vec::new(),
             resources: Resources { memory_mib: 64, cpus: 1.0, pids: 32, tmp_mib: 8 },
             user: owner,
+            asks_model: true,
             only_attempt: None,
         }
     }

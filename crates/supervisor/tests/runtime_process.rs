@@ -104,6 +104,7 @@ fn spec_in(dir: &Path) -> ReplicaSpec {
         egress: Vec::new(),
         resources: Resources::default(),
         user: Owner { uid: 1000, gid: 1000 },
+        asks_model: true,
         only_attempt: None,
     }
 }

@@ -52,6 +52,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_walls: bool,
 
+    /// Do not wait for the model's API: what runs here is a program that asks no model
+    #[arg(long)]
+    pub(crate) no_model: bool,
+
     /// End after one attempt
     #[arg(long)]
     pub(crate) once: bool,

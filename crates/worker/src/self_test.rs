@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use protocol::SELF_TEST_HOST;
 use rustix::io::Errno;
 
+use crate::args::Args;
 use crate::gateway::{Answer, Gateway};
 use crate::paths::Paths;
 use crate::service::Fault;
@@ -77,8 +78,8 @@ pub(crate) enum Failure {
 /// # Errors
 ///
 /// See [`Failure`].
-pub(crate) fn run(paths: &Paths, walls: bool, signals: &Signals) -> Result<(), Failure> {
-    let began = Instant::now();
+pub(crate) fn run(paths: &Paths, args: &Args, signals: &Signals) -> Result<(), Failure> {
+    let (began, walls) = (Instant::now(), !args.no_walls);
     // On a network that has an end, a packet may be sent, and comes to nothing.
     let routed = matches!(paths.gateway, Gateway::Port { .. });
     if walls && let Some(hole) = hole(&OUTSIDE, &resolv_conf(), routed) {
@@ -87,7 +88,7 @@ pub(crate) fn run(paths: &Paths, walls: bool, signals: &Signals) -> Result<(), F
     }
     let [mut pause, longest] = PAUSES;
     loop {
-        let fault = match way_out(paths, signals) {
+        let fault = match way_out(paths, !args.no_model, signals) {
             Ok(()) => break,
             Err(WayOut::Open(why)) => return Err(Failure::Fault(Fault::Unfit(why))),
             Err(WayOut::Away(why)) => {
@@ -108,12 +109,9 @@ pub(crate) fn run(paths: &Paths, walls: bool, signals: &Signals) -> Result<(), F
         pause = (pause * 2).min(longest);
     }
     let ms = began.elapsed().as_millis();
-    let shown = if walls {
-        "The walls hold, and the model's API answers."
-    } else {
-        "The model's API answers."
-    };
-    tracing::info!(ms, "{shown}");
+    let walls = if walls { "The walls hold, and " } else { "" };
+    let who = if args.no_model { "the gateway" } else { "the model's API" };
+    tracing::info!(ms, "{walls}{who} answers.");
     Ok(())
 }
 
@@ -224,8 +222,8 @@ enum WayOut {
 }
 
 /// Checks that the gateway refuses what is on no list, as an agent would ask for it, and that the model's API
-/// answers through it: something, since what a key is good for is not the container's business.
-fn way_out(paths: &Paths, signals: &Signals) -> Result<(), WayOut> {
+/// answers through it, if it is to be asked: something, since what a key is good for is not the container's business.
+fn way_out(paths: &Paths, asks_model: bool, signals: &Signals) -> Result<(), WayOut> {
     let away = |what: &str, error: &io::Error| WayOut::Away(format!("{what}: {error}"));
     let port = TcpStream::connect((Ipv4Addr::LOCALHOST, paths.proxy))
         .map_err(|error| away("the loopback", &error))?;
@@ -249,7 +247,9 @@ fn way_out(paths: &Paths, signals: &Signals) -> Result<(), WayOut> {
         }
     }
     let away = |error| away("the gateway", &error);
-    let socket = paths.gateway.ask("GET /api/hello", ANSWER).map_err(away)?;
+    // The gateway itself answers the other one.
+    let hello = if asks_model { "GET /api/hello" } else { "HEAD /api/hello" };
+    let socket = paths.gateway.ask(hello, ANSWER).map_err(away)?;
     if !signals.wait_for(&socket, ANSWER_OF_API) {
         return Err(WayOut::Mute(format!("the model's API has not answered in {ANSWER_OF_API:?}")));
     }

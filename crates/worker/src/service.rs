@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<End, Fault> {
     clear_away(&paths)?;
     way_out.start().map_err(|e| format!("can't begin to carry to the gateway: {e}"))?;
     let worker = Worker { paths, signals, processes };
-    let end = match self_test::run(&worker.paths, !args.no_walls, &worker.signals) {
+    let end = match self_test::run(&worker.paths, args, &worker.signals) {
         Ok(()) => serve(&worker, args.once),
         Err(self_test::Failure::Fault(fault)) => Err(fault),
         Err(self_test::Failure::Signal(signal)) => Ok(End::Signal(signal)),

@@ -198,6 +198,7 @@ pub fn spec() -> ReplicaSpec {
         egress: Vec::new(),
         resources: Resources::default(),
         user: Owner { uid: 1, gid: 1 },
+        asks_model: true,
         only_attempt: None,
     }
 }

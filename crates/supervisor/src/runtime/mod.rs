@@ -51,6 +51,8 @@ pub struct ReplicaSpec {
     /// The folder with the gateway's socket: `/run/gateway` in a container. The socket's name in it
     /// is [`GATEWAY_SOCKET`]; in its place there may be a [`DOOR_FILE`](protocol::DOOR_FILE).
     pub gateway: PathBuf,
+    /// Whether it asks the model: then the model's API has to answer before it takes an attempt.
+    pub asks_model: bool,
     /// The hosts that its tools may reach by the gateway. Not the runtime's business: they change nothing
     /// of how it is started.
     pub egress: Vec<HostRule>,

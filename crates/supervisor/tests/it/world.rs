@@ -343,7 +343,8 @@ impl World {
 
     /// Returns the requests for messages that came upstream.
     pub(crate) fn requests(&self) -> Vec<SeenRequest> {
-        self.upstream.as_ref().unwrap().rehearsal.requests()
+        let all = self.upstream.as_ref().unwrap().rehearsal.requests();
+        all.into_iter().filter(|request| request.path == "/v1/messages").collect()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

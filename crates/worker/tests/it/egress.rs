@@ -65,19 +65,32 @@ fn no_attempt_is_taken_before_the_models_api_answers() {
         "HTTP/1.1 502 x\r\nx-supervisor-gateway: unreachable\r\ncontent-length: 0\r\n\r\n";
     let slot = Slot::new();
     let name = slot.put(&slot.script("echo done"));
-    let mut times = 0;
+    let (mut times, result) = (0, slot.path(&format!("results/{name}")));
     let asked = gateway(&slot.path("gateway.sock"), move |_| {
         times += 1;
+        assert!(!result.exists(), "an attempt was taken");
         // Whatever the API says: it is there.
         if times == 1 { Some(AWAY) } else { Some("HTTP/1.1 503 x\r\n\r\n") }
     });
     let mut worker = slot.worker_alone(&["--once"]);
     for _ in 0..2 {
         assert_eq!(asked.recv_timeout(SOON).unwrap(), "GET /api/hello HTTP/1.1\r\n");
-        assert!(!slot.path(&format!("results/{name}")).exists());
     }
     assert_eq!(slot.result(&name).status, Status::Complete);
     assert_eq!(worker.wait().code(), Some(0));
+}
+
+#[test]
+fn worker_of_a_program_that_asks_no_model_does_not_wait_for_the_api() {
+    let slot = Slot::new();
+    let name = slot.put(&slot.script("echo done"));
+    let asked = gateway(&slot.path("gateway.sock"), |first| {
+        first.starts_with("HEAD").then_some("HTTP/1.1 200 x\r\n\r\n")
+    });
+    let mut worker = slot.worker_alone(&["--once", "--no-model"]);
+    assert_eq!(slot.result(&name).status, Status::Complete);
+    assert_eq!(worker.wait().code(), Some(0));
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["HEAD /api/hello HTTP/1.1\r\n"]);
 }
 
 #[test]

@@ -56,6 +56,9 @@ pub(super) fn describe(
     if network.is_some() {
         command.extend(["--door".to_owned(), format!("{GATEWAY_DIR}/{DOOR_FILE}")]);
     }
+    if !spec.asks_model {
+        command.push("--no-model".to_owned());
+    }
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         hostname: Some(spec.replica.to_string()),

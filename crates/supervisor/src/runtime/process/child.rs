@@ -82,6 +82,7 @@ pub(super) fn arguments(spec: &ReplicaSpec) -> Vec<OsString> {
         .filter_map(|(name, path)| Some([name.into(), path?.into()]))
         .flatten()
         .chain(["--no-walls".into()])
+        .chain((!spec.asks_model).then(|| "--no-model".into()))
         .collect()
 }
 
