@@ -485,12 +485,7 @@ async fn accept<S: Socket>(
                 };
                 let door = Arc::clone(&door);
                 lanes.spawn(&mut connections, |client| {
-                    let serving = serve::<S>(accepted, door, client);
-                    async move {
-                        serving.await;
-                        drop(room);
-                    }
-                    .in_current_span()
+                    serve::<S>(accepted, room, door, client).in_current_span()
                 });
             }
         }
@@ -533,8 +528,13 @@ async fn next<S: Socket>(socket: &S) -> S::Accepted {
     }
 }
 
-/// Serves one connection to its end.
-async fn serve<S: Socket>(accepted: S::Accepted, door: Arc<Door>, client: Arc<Client>) {
+/// Serves one connection to its end. Until then it takes up `_room`.
+async fn serve<S: Socket>(
+    accepted: S::Accepted,
+    _room: Option<OwnedSemaphorePermit>,
+    door: Arc<Door>,
+    client: Arc<Client>,
+) {
     let stream = match S::open(accepted) {
         Ok(stream) => stream,
         Err(error) => {
