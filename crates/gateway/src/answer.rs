@@ -53,8 +53,8 @@ pub(crate) fn refused() -> Response<Bytes> {
 pub(crate) fn stopped(stop: &Stop) -> Response<Bytes> {
     let (status, kind) = match &stop.kind {
         StopKind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
-        StopKind::Overloaded => (overloaded(), "overloaded_error"),
-        StopKind::Unreachable => (StatusCode::BAD_GATEWAY, "api_error"),
+        // Nobody's fault here, both: whoever has only the status must not count it either.
+        StopKind::Overloaded | StopKind::Unreachable => (overloaded(), "overloaded_error"),
         StopKind::Auth => (StatusCode::UNAUTHORIZED, "authentication_error"),
         StopKind::Budget(_) | StopKind::Unbounded | StopKind::Billing => {
             (StatusCode::PAYMENT_REQUIRED, "billing_error")

@@ -672,7 +672,7 @@ async fn attempt_whose_api_stays_away_ends_and_says_why() {
     let response = client(replica.path()).await.send_request(request(ask(9))).await.unwrap();
 
     assert_eq!(start.elapsed().as_secs(), limits::HOLD_TIMEOUT.as_secs());
-    assert_eq!((response.status().as_u16(), &response.headers()[GATEWAY_HEADER]), (502, &STOPPED));
+    assert_eq!((response.status().as_u16(), &response.headers()[GATEWAY_HEADER]), (529, &STOPPED));
     assert_eq!(response.headers()["x-should-retry"], "false");
     let message = json(response).await["error"]["message"].as_str().unwrap().to_owned();
     assert!(message.starts_with("gateway: cannot reach the model's API at "), "{message}");

@@ -105,9 +105,8 @@ impl Gateways {
 /// Says whether an attempt ended because the gateway of a daemon that is gone by now told it to. Only that one knew
 /// why; the status alone looks like an answer of the API. Asked again, this one will say it, if it is still so.
 fn is_told_before(error: &TaskError) -> bool {
-    use FailureKind::{Auth, Billing, Network, Overloaded, RateLimited, Server};
-    let is_by_status =
-        matches!(error.kind, Auth | Billing | Network | Overloaded | RateLimited | Server);
+    use FailureKind::{Auth, Billing, Overloaded, RateLimited};
+    let is_by_status = matches!(error.kind, Auth | Billing | Overloaded | RateLimited);
     is_by_status && error.message.contains("gateway: ")
 }
 
@@ -192,5 +191,10 @@ mod tests {
         assert!(is_told_before(&error(FailureKind::Billing, said)));
         assert!(!is_told_before(&error(FailureKind::Billing, "API Error: 402 pay")));
         assert!(!is_told_before(&error(FailureKind::Invalid, said)));
+        let away = "API Error: 529 gateway: cannot reach the model's API at api.example.com";
+        assert!(is_told_before(&error(FailureKind::Overloaded, away)));
+        // That ended no attempt: the agent gave up by itself, and has a retry less.
+        let silent = "API Error: 502 gateway: the model's API at api.example.com gave no answer";
+        assert!(!is_told_before(&error(FailureKind::Server, silent)));
     }
 }
