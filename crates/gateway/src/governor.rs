@@ -2,17 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, PoisonError},
 };
-
-use tokio::time::{Duration, Instant};
 
 use crate::{
     ask::Ask,
     ledger::{Ledger, Worst},
+    outage::Outage,
     pace::{Pace, PaceConfig},
     prefix::Prefixes,
     prices::{Most, Prices, Terms},
@@ -30,43 +26,6 @@ pub(crate) struct Governor {
     pub(crate) outage: Outage,
     /// The models of which it was said that they have no price.
     unpriced: Mutex<BTreeSet<String>>,
-}
-
-/// Whether connections to the upstream come about.
-#[derive(Debug, Default)]
-pub(crate) struct Outage {
-    /// Whether there is something below: each answer looks here.
-    is_noted: AtomicBool,
-    /// When a connection last failed, and why, if none has come about since.
-    last: Mutex<Option<(Instant, String)>>,
-}
-
-impl Outage {
-    /// For how long a failure says how things are: while somebody wants to ask, somebody tries more often.
-    const FRESH: Duration = Duration::from_secs(60);
-
-    pub(crate) fn began(&self, why: String) {
-        *self.last() = Some((Instant::now(), why));
-        self.is_noted.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_over(&self) {
-        if self.is_noted.load(Ordering::Relaxed) {
-            *self.last() = None;
-            self.is_noted.store(false, Ordering::Relaxed);
-        }
-    }
-
-    /// Returns why there is no connection, as far as is known now.
-    pub(crate) fn why(&self) -> Option<String> {
-        let last = self.last();
-        let (at, why) = last.as_ref()?;
-        (at.elapsed() < Self::FRESH).then(|| why.clone())
-    }
-
-    fn last(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The most models of which it is said that they have no price: a name comes from the answer.

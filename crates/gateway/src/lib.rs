@@ -77,6 +77,7 @@ mod message;
 mod meter;
 mod money;
 mod number;
+mod outage;
 pub mod pace;
 mod pool;
 mod prefix;

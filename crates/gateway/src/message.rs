@@ -215,7 +215,7 @@ impl Proxy {
                 panic!("BUG: there is an answer to what did not go out");
             };
             unreached = None;
-            governor.outage.is_over();
+            governor.outage.ended();
             let status = answer.head.status;
             if let Next::Again(next) = turn.heard(status, answer.head.fields.iter()) {
                 want = *next;

@@ -112,7 +112,7 @@ impl Proxy {
 
         match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {
             Ok(Ok(answer)) => {
-                self.governor.outage.is_over();
+                self.governor.outage.ended();
                 self.check(&answer)?;
                 if answer.head.status.as_u16() < 400 {
                     return Ok(answer);

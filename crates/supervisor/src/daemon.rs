@@ -50,7 +50,7 @@ pub const API_SOCKET: &str = "api.sock";
 const AGENT: Owner = Owner { uid: 1000, gid: 1000 };
 
 /// How long after an attempt's own timeout it is stopped from outside: the worker gets there first, with its own steps
-/// of stopping, also where it waited for the model's API before (77 s at most) and only then looked at the clock.
+/// of stopping, also where it waited for the model's API before (a minute and a half at most) and only then looked at the clock.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(120);
 
 /// How long the engine that ran the workers last is waited for at a start. One that is restarted stops its containers

@@ -4,19 +4,20 @@
 //! the other and tells the dispatcher what happened. The folder of results is the truth: a watch
 //! event, a timer and the replica's end all lead to the same look at it.
 
+mod end;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{
-    Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult, UNFIT,
-    UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE, mutant,
+    Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult, mutant,
 };
 use scheduler::Input;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, debug, info_span, warn};
 
 use crate::clock::Clock;
 use crate::failure;
@@ -295,7 +296,7 @@ impl Work {
                     if self.attempt.take().is_none() {
                         return;
                     }
-                    let (error, pause) = (unstartable(&error), error.needs_somebody());
+                    let (error, pause) = (end::unstartable(&error), error.needs_somebody());
                     self.tell(Input::AttemptUnstartable { task, attempt, error, pause });
                     return;
                 }
@@ -546,18 +547,7 @@ impl Work {
     }
 
     async fn ended(&mut self, exit: Exit) {
-        let (error, pause) = if let Some(error) = unfit(&self.spec.replica, &exit) {
-            error!(%exit, "The replica does not serve.");
-            (error, true)
-        } else if let Some(why) = last_words(&exit, UNREACHABLE_CODE, UNREACHABLE) {
-            warn!(why, "The replica did not serve.");
-            let hint =
-                "It is tried again; `supervisor doctor` shows what can be reached from here.";
-            (TaskError::new(FailureKind::Unreachable, why).with_hint(hint), false)
-        } else {
-            info!(%exit, "The replica ended.");
-            (lost(&exit), false)
-        };
+        let (error, pause) = end::judge(&self.spec.replica, &exit);
         self.gone(error, pause).await;
     }
 
@@ -709,42 +699,6 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(std::io::Error::other(error)),
-    }
-}
-
-fn lost(exit: &Exit) -> TaskError {
-    if exit.oom {
-        TaskError::new(FailureKind::Oom, format!("the container ran out of memory: {exit}"))
-            .with_hint("Give the worker more with `resources.memory_mib` in its `worker.toml`.")
-    } else {
-        TaskError::new(FailureKind::WorkerLost, format!("the worker was lost: {exit}"))
-    }
-}
-
-/// Returns why a replica did not serve, if it ended for that: then any other of its worker would, too.
-fn unfit(replica: &ReplicaId, exit: &Exit) -> Option<TaskError> {
-    let why = last_words(exit, UNFIT_CODE, UNFIT)?;
-    let error = TaskError::new(FailureKind::WorkerLost, format!("{replica} does not serve: {why}"));
-    Some(error.with_hint(
-        "An agent that could reach more than its gateway, or nothing at all, is not started: see \
-         what the container engine does to its containers.",
-    ))
-}
-
-/// Returns what a worker gave as its reason to end with that code.
-fn last_words<'a>(exit: &'a Exit, code: u8, prefix: &str) -> Option<&'a str> {
-    let said = exit.output.trim().lines().last()?.strip_prefix(prefix)?;
-    (exit.code == Some(code.into())).then_some(said)
-}
-
-fn unstartable(error: &RuntimeError) -> TaskError {
-    let mut message = vec![error.to_string()];
-    message.extend(failure::causes(error));
-    let message = message.join(": ");
-    let failure = TaskError::new(FailureKind::WorkerLost, message);
-    match error.hint() {
-        Some(hint) => failure.with_hint(hint),
-        None => failure,
     }
 }
 

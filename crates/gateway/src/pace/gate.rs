@@ -57,7 +57,7 @@ enum Probe {
 pub(crate) struct Shut {
     pub(crate) reason: WaitReason,
     /// When it may open.
-    pub(crate) wake: Option<Instant>,
+    pub(crate) wake: Instant,
     /// Until when it is shut by what the API said.
     pub(crate) told: Option<Instant>,
 }
@@ -68,10 +68,9 @@ impl Gate {
             Probe::Sent { last, .. } => Some(last + MOST_PROBE),
             Probe::No | Probe::Next => None,
         };
-        let wake = self.shut_until.max(probe).filter(|until| *until > now);
-        if wake.is_none() {
+        let Some(wake) = self.shut_until.max(probe).filter(|until| *until > now) else {
             return Ok(());
-        }
+        };
         let reason = self.reason.unwrap_or(WaitReason::Overloaded);
         Err(Shut { reason, wake, told: self.told.filter(|until| *until > now) })
     }

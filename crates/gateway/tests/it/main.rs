@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 mod answers;
+mod away;
 mod bench;
 mod bodies;
 mod connections;

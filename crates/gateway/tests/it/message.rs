@@ -11,46 +11,41 @@ use std::{
 use bytes::Bytes;
 use gateway::{
     Budget, Caller, Filter, GATEWAY_HEADER, Gateway, Listener, STOPPED, Scope, StopKind, Tokens,
-    Usd, WAITED_HEADER, limits,
-    pace::{AccountId, Limits, PaceConfig, WaitReason},
+    Usd, WAITED_HEADER,
+    pace::{AccountId, Limits, PaceConfig},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use protocol::{Attempt, Priority, RunId};
-use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::Notify,
-    time::Instant,
-};
+use tokio::sync::Notify;
 
 use crate::support::{
-    Body, World, account, chunks, client, full, json, piece, raw_upstream, replica, send, serve,
-    soon, upstream,
+    Body, World, account, chunks, client, full, json, piece, replica, send, soon, until, upstream,
 };
 
 const MODEL: &str = "claude-sonnet-5-5";
 
 /// An answer of 1,000 tokens in and 200 out: $0.002 and $0.002 at $2 and $10 for a million.
-const ANSWER: &str = "event: message_start\n\
+pub(crate) const ANSWER: &str = "event: message_start\n\
     data: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-sonnet-5-5\",\"usage\":{\"input_tokens\":1000,\"output_tokens\":1}}}\n\n\
     event: message_delta\n\
     data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":200}}\n\n\
     event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
 /// So many tokens of output could cost $1.
-const DEAR: u64 = 100_000;
+pub(crate) const DEAR: u64 = 100_000;
 
-fn ask(max_tokens: u64) -> String {
+pub(crate) fn ask(max_tokens: u64) -> String {
     format!(r#"{{"model":"{MODEL}","max_tokens":{max_tokens},"stream":true,"messages":[]}}"#)
 }
 
-fn request(body: impl Into<Bytes>) -> Request<Body> {
+pub(crate) fn request(body: impl Into<Bytes>) -> Request<Body> {
     let head = Request::post("/v1/messages?beta=true").header("host", "anything");
     head.header("accept-encoding", "gzip, br").body(full(body)).unwrap()
 }
 
-fn streamed(body: Body) -> Response<Body> {
+pub(crate) fn streamed(body: Body) -> Response<Body> {
     Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
 }
 
@@ -75,14 +70,18 @@ fn caller(replica: &str, attempt: u32) -> Caller {
     }
 }
 
-async fn at_work(world: &World, name: &str, attempt: u32) -> Listener {
+pub(crate) async fn at_work(world: &World, name: &str, attempt: u32) -> Listener {
     let listener = world.replica(name, Some("the-key")).await;
     listener.assign(Some(caller(name, attempt)));
     listener
 }
 
-/// Returns two replicas that share an account, each with a task of its own.
-async fn two_at_work(world: &World) -> [Listener; 2] {
+/// Returns two replicas that share an account, which has two requests in flight at most, each with a task of its own.
+/// The first has the money for one dear request at a time.
+async fn two_at_work(url: &str) -> (World, [Listener; 2]) {
+    let limits = Limits { max_in_flight: Some(2), ..Limits::default() };
+    let world = World::with(url, PaceConfig { account: limits, ..PaceConfig::default() });
+    bound(&world.gateway, task(), 1.5);
     let shared = account("shared", Some("the-key"));
     let at_work = async |name: &str, task: &str| {
         let replica = gateway::Replica { account: Arc::clone(&shared), ..replica(name, None) };
@@ -90,31 +89,32 @@ async fn two_at_work(world: &World) -> [Listener; 2] {
         listener.assign(Some(Caller { task: task.parse().unwrap(), ..caller(name, 1) }));
         listener
     };
-    [at_work("marie-1", "task").await, at_work("marie-2", "other").await]
+    let both = [at_work("marie-1", "task").await, at_work("marie-2", "other").await];
+    (world, both)
 }
 
 /// Asks how many milliseconds ago a request waited.
-async fn waited(listener: &Listener) -> Option<u64> {
+pub(crate) async fn waited(listener: &Listener) -> Option<u64> {
     let question = Request::head("/api/hello").header("host", "anything").body(full("")).unwrap();
     let response = send(listener.path(), question).await;
     assert_eq!(response.headers()[GATEWAY_HEADER], "hello");
     response.headers().get(WAITED_HEADER).map(|millis| millis.to_str().unwrap().parse().unwrap())
 }
 
-fn usd(dollars: f64) -> Usd {
+pub(crate) fn usd(dollars: f64) -> Usd {
     Usd::from_dollars(dollars).unwrap()
 }
 
-fn bound(gateway: &Gateway, scope: Scope, dollars: f64) {
+pub(crate) fn bound(gateway: &Gateway, scope: Scope, dollars: f64) {
     gateway.ledger().set_budget(scope, Budget { usd: Some(usd(dollars)), tokens: None });
 }
 
-fn task() -> Scope {
+pub(crate) fn task() -> Scope {
     Scope::Task("task".parse().unwrap())
 }
 
 /// Waits until nothing is out any more: an answer is booked when its last byte is on its way.
-async fn settled(gateway: &Gateway) -> gateway::Totals {
+pub(crate) async fn settled(gateway: &Gateway) -> gateway::Totals {
     soon("all is booked", async {
         loop {
             let totals = gateway.ledger().totals(&Filter::default());
@@ -127,7 +127,7 @@ async fn settled(gateway: &Gateway) -> gateway::Totals {
     .await
 }
 
-async fn read(response: Response<Incoming>) -> Bytes {
+pub(crate) async fn read(response: Response<Incoming>) -> Bytes {
     soon("the body", response.into_body().collect()).await.unwrap().to_bytes()
 }
 
@@ -381,24 +381,16 @@ async fn request_that_waits_is_not_sent_once_its_attempt_is_stopped() {
         let path = replica.path().to_owned();
         tokio::spawn(async move { send(&path, request(ask(tokens))).await.status() })
     };
-    let waiting = async |n| {
-        while world.gateway.limits().iter().map(|lane| lane.waiting).sum::<usize>() < n {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
+    let waiting = || world.gateway.limits().iter().map(|lane| lane.waiting).sum::<usize>();
+    // Time passes since the last wait.
+    let until_nobody_waits = async || while waited(&replica).await == Some(0) {};
     let first = ask_for(9);
-    soon("the first is sent", async {
-        while taken.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(2)).await;
-    assert!(waited(&replica).await.unwrap() > 0, "that one is the model's");
+    until("the first is sent", || taken.load(Ordering::SeqCst) > 0).await;
+    soon("that one is the model's", until_nobody_waits()).await;
     let dear = ask_for(100_000);
-    soon("one waits", waiting(1)).await;
+    until("one waits", || waiting() >= 1).await;
     let late = ask_for(9);
-    soon("two wait", waiting(2)).await;
+    until("two wait", || waiting() >= 2).await;
     assert_eq!(waited(&replica).await, Some(0));
 
     answer.notify_one();
@@ -407,8 +399,7 @@ async fn request_that_waits_is_not_sent_once_its_attempt_is_stopped() {
     assert_eq!(soon("the dear one", dear).await.unwrap(), 402);
     assert_eq!(soon("the late one", late).await.unwrap(), 402);
     assert_eq!(taken.load(Ordering::SeqCst), 1);
-    tokio::time::sleep(Duration::from_millis(2)).await;
-    assert!(waited(&replica).await.unwrap() > 0);
+    soon("nobody waits", until_nobody_waits()).await;
 }
 
 #[tokio::test]
@@ -484,22 +475,13 @@ async fn request_that_waits_for_money_lets_others_have_its_turn() {
         }
     })
     .await;
-    let account = Limits { max_in_flight: Some(2), ..Limits::default() };
-    let world = World::with(&url, PaceConfig { account, ..PaceConfig::default() });
-    // For one of them at a time.
-    bound(&world.gateway, task(), 1.5);
-    let [poor, other] = two_at_work(&world).await;
+    let (world, [poor, other]) = two_at_work(&url).await;
     let ask_dear = || {
         let path = poor.path().to_owned();
         tokio::spawn(async move { read(send(&path, request(ask(DEAR))).await).await })
     };
     let first = ask_dear();
-    soon("the first is sent", async {
-        while asked.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    until("the first is sent", || asked.load(Ordering::SeqCst) > 0).await;
     let second = ask_dear();
 
     for _ in 0..20 {
@@ -532,39 +514,31 @@ async fn money_of_a_request_that_goes_away_before_its_second_turn_is_anothers() 
         }
     })
     .await;
-    let account = Limits { max_in_flight: Some(2), ..Limits::default() };
-    let world = World::with(&url, PaceConfig { account, ..PaceConfig::default() });
-    // For one of them at a time.
-    bound(&world.gateway, task(), 1.5);
-    let [poor, other] = two_at_work(&world).await;
+    let (world, [poor, other]) = two_at_work(&url).await;
     let send_off = |of: &Listener, tokens| {
         let path = of.path().to_owned();
         tokio::spawn(async move { read(send(&path, request(ask(tokens))).await).await })
     };
     // So many cheap and dear ones were sent, and so many wait for a turn.
-    let until = async |what: &str, cheap: usize, dear: usize, waiting: usize| {
-        let now = || {
+    let reached = async |what: &str, cheap: usize, dear: usize, waiting: usize| {
+        let waits = || world.gateway.limits().iter().map(|lane| lane.waiting).sum::<usize>();
+        until(what, || {
             let sent = asked.each_ref().map(|count| count.load(Ordering::SeqCst));
-            (sent, world.gateway.limits().iter().map(|lane| lane.waiting).sum::<usize>())
-        };
-        let reached = tokio::time::timeout(Duration::from_secs(30), async {
-            while now() != ([cheap, dear], waiting) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        });
-        assert!(reached.await.is_ok(), "{what}: {:?}", now());
+            (sent, waits()) == ([cheap, dear], waiting)
+        })
+        .await;
     };
     let first = send_off(&poor, DEAR);
-    until("the first is sent", 0, 1, 0).await;
+    reached("the first is sent", 0, 1, 0).await;
     let second = send_off(&poor, DEAR);
     let others = [send_off(&other, 9), send_off(&other, 9)];
-    until("one of two goes, since the second waits for money", 1, 1, 1).await;
+    reached("one of two goes, since the second waits for money", 1, 1, 1).await;
 
     dear.notify_one();
     assert_eq!(soon("the first", first).await.unwrap(), ANSWER);
-    until("the second has money, and waits for a turn", 2, 1, 1).await;
+    reached("the second has money, and waits for a turn", 2, 1, 1).await;
     second.abort();
-    until("it is gone", 2, 1, 0).await;
+    reached("it is gone", 2, 1, 0).await;
 
     cheap.notify_one();
     cheap.notify_one();
@@ -572,116 +546,11 @@ async fn money_of_a_request_that_goes_away_before_its_second_turn_is_anothers() 
         assert_eq!(soon("another", other).await.unwrap(), ANSWER);
     }
     let third = send_off(&poor, DEAR);
-    until("the third has the money", 2, 2, 0).await;
+    reached("the third has the money", 2, 2, 0).await;
     dear.notify_one();
     assert_eq!(soon("the third", third).await.unwrap(), ANSWER);
     let totals = settled(&world.gateway).await;
     assert_eq!((totals.sums.requests, totals.sums.held), (4, Usd::ZERO), "{totals:?}");
-}
-
-/// Returns an address at which connections do not come about, and what makes that so.
-async fn black_hole() -> (String, TcpListener, Vec<TcpStream>) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    // Nobody takes what comes; when the queue is full, the system drops what asks.
-    let listener = socket.listen(0).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut queue = Vec::new();
-    let moment = Duration::from_millis(200);
-    while let Ok(stream) = tokio::time::timeout(moment, TcpStream::connect(address)).await {
-        queue.push(stream.unwrap());
-    }
-    (format!("http://{address}"), listener, queue)
-}
-
-#[tokio::test]
-async fn request_whose_client_goes_away_before_there_is_a_connection_costs_nothing() {
-    let (url, _listener, _queue) = black_hole().await;
-    let world = World::new(&url);
-    bound(&world.gateway, task(), 1.5);
-    let replica = at_work(&world, "marie-1", 1).await;
-    let path = replica.path().to_owned();
-    let asked = tokio::spawn(async move { send(&path, request(ask(DEAR))).await });
-    let out = || world.gateway.ledger().totals(&Filter::default()).in_flight;
-    soon("it connects", async {
-        while out() == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-    assert_eq!(waited(&replica).await, Some(0), "it waits for the network, not for the model");
-
-    asked.abort();
-
-    let totals = settled(&world.gateway).await;
-    assert_eq!((totals.sums.requests, totals.sums.held), (0, Usd::ZERO), "{totals:?}");
-    assert_eq!(world.gateway.limits()[0].in_flight, 0);
-}
-
-#[tokio::test]
-async fn api_that_is_away_is_waited_for_and_costs_nothing() {
-    let (listener, url) = raw_upstream().await;
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let world = World::new(&url);
-    // For one of them at a time.
-    bound(&world.gateway, task(), 1.5);
-    let replica = at_work(&world, "marie-1", 1).await;
-    let path = replica.path().to_owned();
-    let asked = tokio::spawn(async move { send(&path, request(ask(DEAR))).await });
-    soon("it is held back", async {
-        while !world.gateway.limits().iter().any(|lane| {
-            lane.waiting == 1
-                && lane
-                    .blocked
-                    .as_ref()
-                    .is_some_and(|blocked| blocked.reason == WaitReason::Unreachable)
-        }) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-
-    let why = world.gateway.outage().unwrap();
-    assert!(why.starts_with("cannot reach the model's API at 127.0.0.1:"), "{why}");
-
-    let listener = TcpListener::bind(address).await.unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, |_| async { streamed(full(ANSWER)) }));
-        }
-    });
-    let response = soon("the answer", asked).await.unwrap();
-
-    assert_eq!((response.status().as_u16(), world.gateway.outage()), (200, None));
-    assert_eq!(read(response).await, ANSWER);
-    let totals = settled(&world.gateway).await;
-    assert_eq!((totals.sums.requests, totals.sums.held), (1, Usd::ZERO), "{totals:?}");
-    assert_eq!(totals.cost(), Some(usd(0.004)));
-    assert!(totals.sums.waits.contains_key("unreachable"), "{totals:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn attempt_whose_api_stays_away_ends_and_says_why() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = World::new(&format!("unix:{}/nobody.sock", dir.path().display()));
-    let replica = at_work(&world, "marie-1", 1).await;
-    let start = Instant::now();
-
-    // No bound on the wait: with paused time, that would come first.
-    let response = client(replica.path()).await.send_request(request(ask(9))).await.unwrap();
-
-    assert_eq!(start.elapsed().as_secs(), limits::HOLD_TIMEOUT.as_secs());
-    assert_eq!((response.status().as_u16(), &response.headers()[GATEWAY_HEADER]), (529, &STOPPED));
-    assert_eq!(response.headers()["x-should-retry"], "false");
-    let message = json(response).await["error"]["message"].as_str().unwrap().to_owned();
-    assert!(message.starts_with("gateway: cannot reach the model's API at "), "{message}");
-    assert!(message.contains("No such file"), "{message}");
-    let stop = replica.stop(&"task".parse().unwrap(), Attempt::new(1).unwrap()).unwrap();
-    assert_eq!((stop.kind, stop.until), (StopKind::Unreachable, None));
-    let sums = world.gateway.ledger().totals(&Filter::default()).sums;
-    assert_eq!((sums.requests, sums.held), (0, Usd::ZERO));
-    assert!(sums.waits["unreachable"] > 290_000, "{sums:?}");
 }
 
 #[tokio::test]

@@ -42,6 +42,16 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
+/// Waits until something is so, and soon.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    soon(what, async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
 /// A gateway and its folder.
 pub(crate) struct World {
     pub(crate) dir: TempDir,

@@ -1,4 +1,6 @@
-use protocol::{AgentSpec, Driver, SessionId, SessionPlan, Task, Token};
+use protocol::{
+    AgentSpec, Driver, FailureKind, SessionId, SessionPlan, Task, Token, UNFIT, UNREACHABLE,
+};
 use serde_json::json;
 
 use super::*;

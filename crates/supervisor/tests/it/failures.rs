@@ -130,13 +130,7 @@ fn an_api_that_is_away_is_waited_for_and_costs_no_retry(world: World) {
     world.close_api();
     world.add("marie", "early", "Begin without it", &["--retries", "0"]);
     // A replica that starts asks for it, and takes no attempt.
-    world.wait_ref("the replica asks", |world| {
-        world
-            .log()
-            .lines()
-            .any(|line| line.contains("/api/hello") && line.contains("502"))
-            .then_some(())
-    });
+    world.until_logged("the replica asks", ["/api/hello", "502"]);
     assert_eq!(world.task("early").status, TaskStatus::Running);
     let away = "cannot reach the model's API at 127.0.0.1:";
     assert!(text(&world.expect(0, &["status"]).stdout).contains(away));
@@ -150,13 +144,7 @@ fn an_api_that_is_away_is_waited_for_and_costs_no_retry(world: World) {
         text(&world.expect(0, &["status"]).stdout).contains("unreachable").then_some(())
     });
     // The agent is silent meanwhile, and its worker asks whether it is to blame.
-    world.wait_ref("its worker asks", |world| {
-        world
-            .log()
-            .lines()
-            .any(|line| line.contains("/api/hello") && line.contains("HEAD"))
-            .then_some(())
-    });
+    world.until_logged("its worker asks", ["/api/hello", "HEAD"]);
     world.open_api("");
     assert_eq!(world.ended(&["late"]), [TaskStatus::Complete]);
     for task in ["early", "late"] {

@@ -381,6 +381,15 @@ impl World {
         patiently(what, &self.daemon_log(), || look(self))
     }
 
+    /// Waits until the daemon's log has a line with these words.
+    pub(crate) fn until_logged(&self, what: &str, words: [&str; 2]) {
+        self.wait_ref(what, |world| {
+            let log = world.log();
+            let mut lines = log.lines();
+            lines.any(|line| words.iter().all(|word| line.contains(word))).then_some(())
+        });
+    }
+
     /// Waits until a task runs, with a request for it upstream.
     pub(crate) fn until_asked(&self, id: &str) {
         self.wait_ref("the model is asked", |world| {

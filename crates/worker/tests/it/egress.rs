@@ -145,11 +145,13 @@ fn gateway(
                 let _ = stream.write_all(b"HTTP/1.1 403 x\r\n\r\n");
                 continue;
             }
-            match answer(&first) {
+            let answer = answer(&first);
+            // Before it can have any consequence.
+            let _ = sender.send(first);
+            match answer {
                 Some(answer) => drop(stream.write_all(answer.as_bytes())),
                 None => silent.push(stream),
             }
-            let _ = sender.send(first);
         }
     });
     asked

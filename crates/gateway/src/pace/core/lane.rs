@@ -133,7 +133,7 @@ pub(super) fn check_gate(gate: &Gate, now: Instant, scope: Scope) -> Result<(), 
     gate.check(now).map_err(|shut| Block {
         reason: shut.reason,
         scope,
-        wake: shut.wake,
+        wake: Some(shut.wake),
         until: shut.told,
     })
 }
