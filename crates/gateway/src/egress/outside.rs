@@ -180,4 +180,16 @@ mod tests {
             assert_eq!(Outside::default().off_limits(&other.parse().unwrap()), None, "{other}");
         }
     }
+
+    #[tokio::test]
+    async fn replica_whose_lookups_are_slow_keeps_no_other_from_its_own() {
+        let system = System::with(Arc::new(Semaphore::new(limits::MAX_LOOKUPS)));
+        let other = system.for_another().unwrap();
+        let all = u32::try_from(limits::MAX_LOOKUPS_OF_ONE).unwrap();
+        let _slow = Arc::clone(&system.own).try_acquire_many_owned(all).unwrap();
+        let host: HostName = "localhost".parse().unwrap();
+        let moment = std::time::Duration::from_millis(50);
+        assert!(timeout(moment, system.resolve(&host, 80)).await.is_err(), "it has all it may");
+        assert!(!other.resolve(&host, 80).await.unwrap().is_empty());
+    }
 }

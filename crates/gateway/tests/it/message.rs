@@ -554,6 +554,47 @@ async fn money_of_a_request_that_goes_away_before_its_second_turn_is_anothers() 
 }
 
 #[tokio::test]
+async fn answer_that_begins_with_an_error_puts_no_prefix_into_the_cache() {
+    let (over, asked) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let shared = (Arc::clone(&over), Arc::clone(&asked));
+    let (url, _) = upstream(move |_| {
+        let (over, asked) = shared.clone();
+        async move {
+            if asked.fetch_add(1, Ordering::SeqCst) > 0 {
+                return streamed(full(ANSWER));
+            }
+            let (sender, body) = chunks();
+            tokio::spawn(async move {
+                let error = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"}}\n\n";
+                sender.send(Ok(Bytes::from(error))).await.unwrap();
+                over.notified().await;
+            });
+            streamed(body)
+        }
+    })
+    .await;
+    let (_world, [one, other]) = two_at_work(&url).await;
+    let system = "x".repeat(8_000);
+    let question = serde_json::json!({
+        "model": MODEL, "max_tokens": 9, "stream": true, "messages": [],
+        "system": [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}],
+    });
+    let question = || request(question.to_string());
+    let mut first = send(one.path(), question()).await.into_body();
+    piece(&mut first).await.unwrap().unwrap();
+
+    let (path, question) = (other.path().to_owned(), question());
+    let second = tokio::spawn(async move { read(send(&path, question).await).await });
+    soon("the second waits", async { while waited(&other).await.is_none() {} }).await;
+    // Long enough for one that goes at once.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(waited(&other).await, Some(0), "it went while nothing was written");
+    over.notify_one();
+
+    assert_eq!(soon("the second", second).await.unwrap(), ANSWER);
+}
+
+#[tokio::test]
 async fn sixteen_at_once_never_pass_the_budget_and_none_waits_for_ever() {
     let (url, taken) = upstream(|_| async {
         tokio::task::yield_now().await;

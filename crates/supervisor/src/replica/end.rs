@@ -16,7 +16,8 @@ pub(super) fn judge(replica: &ReplicaId, exit: &Exit) -> (TaskError, bool) {
         (error, true)
     } else if let Some(why) = last_words(exit, UNREACHABLE_CODE, UNREACHABLE) {
         warn!(why, "The replica did not serve.");
-        let hint = "It is tried again; `supervisor doctor` shows what can be reached from here.";
+        let hint =
+            "It is tried again by itself; `supervisor status` says whether it is still away.";
         (TaskError::new(FailureKind::Unreachable, why).with_hint(hint), false)
     } else {
         info!(%exit, "The replica ended.");

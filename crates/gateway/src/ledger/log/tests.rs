@@ -79,6 +79,19 @@ fn lines_of_version_1_are_read() {
 }
 
 #[test]
+fn sum_that_was_appended_does_not_put_off_writing_the_file_anew() {
+    let sum = line(
+        "{\"sum\":{\"day\":\"1970-01-02T00:00:00.000Z\",\"worker\":\"marie\",\"run\":\"adhoc\",\
+         \"task\":\"emma\",\"attempt\":1,\"model\":\"m\",\"used\":{\"requests\":0,\"tokens\":{},\
+         \"waits\":{\"unreachable\":9}}}}",
+    );
+    let small = [first(), sum.clone()].concat();
+    let text = [small.as_str(), &reserved(1), &sum].concat();
+    let parsed = parse(Path::new("l"), text.as_bytes()).unwrap();
+    assert_eq!((parsed.small, parsed.whole), (small.len(), text.len()));
+}
+
+#[test]
 fn a_file_cut_anywhere_in_its_last_line_loses_that_line_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.jsonl");
