@@ -76,7 +76,7 @@ impl Process {
     /// Returns the processor time of the process and all below it.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         let mut ticks = 0;
-        for pid in self.family()? {
+        for pid in family(self.child.id())? {
             // One that has ended meanwhile has no file.
             if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
                 // The name in parentheses may have spaces in it; utime and stime are fields 14 and 15.
@@ -90,6 +90,12 @@ impl Process {
         Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
     }
 
+    /// Returns the ids of all threads of the process and of all below it.
+    pub(crate) fn threads(&self) -> Result<Vec<u32>> {
+        let of = |pid| numbers(&format!("/proc/{pid}/task")).unwrap_or_default();
+        Ok(family(self.child.id())?.into_iter().flat_map(of).collect())
+    }
+
     /// Returns a figure of the process's memory in KiB: `VmRSS` is now, `VmHWM` the most ever.
     pub(crate) fn memory(&self, figure: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
@@ -97,34 +103,41 @@ impl Process {
         let number = line.split_whitespace().nth(1).ok_or("no number")?;
         Ok(number.parse()?)
     }
+}
 
-    /// Returns the ids of the process and of all below it.
-    fn family(&self) -> Result<Vec<u32>> {
-        let mut parents: Vec<(u32, u32)> = Vec::new();
-        for entry in fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            if let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok())
-                && let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat"))
-                && let Some((_, rest)) = stat.rsplit_once(')')
-                && let Some(parent) = rest.split_whitespace().nth(1).and_then(|p| p.parse().ok())
-            {
-                parents.push((pid, parent));
-            }
+/// Returns the ids of a process and of all below it.
+pub(crate) fn family(of: u32) -> Result<Vec<u32>> {
+    let mut parents: Vec<(u32, u32)> = Vec::new();
+    for pid in numbers("/proc")? {
+        if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat"))
+            && let Some((_, rest)) = stat.rsplit_once(')')
+            && let Some(parent) = rest.split_whitespace().nth(1).and_then(|p| p.parse().ok())
+        {
+            parents.push((pid, parent));
         }
-        let mut family = vec![self.child.id()];
-        let mut at = 0;
-        while let Some(&parent) = family.get(at) {
-            family.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
-            at += 1;
-        }
-        Ok(family)
     }
+    let mut family = vec![of];
+    let mut at = 0;
+    while let Some(&parent) = family.get(at) {
+        family.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    Ok(family)
+}
+
+/// Returns the entries of a folder whose names are numbers.
+pub(crate) fn numbers(folder: &str) -> Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(numbers)
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        let family = self.family().unwrap_or_default();
+        let family = family(self.child.id()).unwrap_or_default();
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let asked = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {

@@ -7,8 +7,10 @@
 mod bodies;
 mod children;
 mod contenders;
+mod cores;
 mod facts;
 mod load;
+mod others;
 mod report;
 mod run;
 mod serve;

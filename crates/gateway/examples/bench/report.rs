@@ -6,8 +6,8 @@ use crate::{
     facts,
     load::quantile,
     run::{
-        CONNECTIONS, DIRECT_UNIX, Findings, GATEWAY, LITELLM, Latency, NGINX, Plan, Requests,
-        median, top,
+        CONNECTIONS, DIRECT_UNIX, Findings, GATEWAY, LITELLM, Latency, NGINX, Plan, QUIET,
+        Requests, median, top,
     },
     streams::EVERY,
 };
@@ -159,13 +159,15 @@ pub(crate) fn markdown(plan: &Plan, findings: &Findings) -> String {
             plan.turn.as_secs_f64() / 6.0
         ),
         format!(
-            "- A turn in which the hypervisor gave processor time to other machines (steal in /proc/stat) is repeated, up to \
-             five times; of some that all lost time, the one that lost the least counts. Here that was {} more for {} \
-             turns; {} of those that count lost time nevertheless, {} ms at most.",
+            "- A turn that lost processor time to others is repeated, up to five times: to other machines (steal in /proc/stat), \
+             or, where latencies are measured, to processes of this machine that have no part in the run, if they took more \
+             than {} % of all. Of some that all lost time, the one that lost the least counts, whatever it found. Here that \
+             was {} more for {} turns; {} of those that count lost more nevertheless, {:.1} ms at most.",
+            QUIET * 100.0,
             lost.repeated,
             lost.turns,
             lost.kept,
-            lost.most.as_millis()
+            lost.most.as_secs_f64() * 1e3
         ),
         format!(
             "- Top rate: {CONNECTIONS} connections, each with one request after the other. \"Processor\" is what the \
@@ -173,7 +175,9 @@ pub(crate) fn markdown(plan: &Plan, findings: &Findings) -> String {
         ),
         "- Latency: requests are due at a constant rate on the same number of connections, whatever becomes of them. Measured from \
          when a request is due to the first byte of its answer's body, so that a request that has to wait for a \
-         connection is not left out. \"Added\" is against the direct connection by unix socket."
+         connection is not left out. The load has the first core to itself as far as the contender goes, which has the others \
+         (LiteLLM all); else the system may put both on one core, or not, and that alone decides about a p99. The upstream runs \
+         where there is room. \"Added\" is against the direct connection by unix socket."
             .into(),
         "- The upstream is nginx on loopback TCP, which answers every POST at once with the same stream of eight events, in chunks, \
          with the API's headers. Headers of requests are the CLI's. Client to nginx and gateway: unix sockets (the gateway has \

@@ -1,14 +1,20 @@
 //! The order of a run. In each round every contender has a short turn, so that what else the machine does
-//! falls on all alike. What a hypervisor takes does not: it comes in bursts of milliseconds, and one of them
-//! is a turn's whole p99. A turn that lost processor time to it is therefore repeated.
+//! falls on all alike. What others take does not, be it the hypervisor or a process of this machine: it comes in bursts of
+//! milliseconds, and one or two of them are a turn's whole p99. A turn that lost processor time to them is
+//! therefore repeated, whatever it found.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
     Failure, Result, bodies,
     contenders::{self, Contender},
+    cores::Cores,
     facts,
     load::{self, Load, Measured, Pace},
+    others::Others,
     sse, streams,
     wire::{self, Address},
 };
@@ -26,6 +32,10 @@ const PUBLISHED: f64 = 10_000.0;
 
 /// How often a turn is tried before the one that lost the least processor time counts.
 const TRIES: u32 = 6;
+
+/// The share of all processor time that the machine's other processes may take of a turn in which latencies are
+/// measured. An idle Docker engine and its containerd take a third of a percent.
+pub(crate) const QUIET: f64 = 0.004;
 
 /// The fewest requests that a turn at a constant rate has.
 const FEWEST: f64 = 30.0;
@@ -83,7 +93,7 @@ pub(crate) struct Latency {
     pub(crate) p99: Vec<f64>,
 }
 
-/// What the hypervisor took from the turns.
+/// What others took from the turns.
 #[derive(Default)]
 pub(crate) struct Lost {
     pub(crate) turns: u32,
@@ -260,35 +270,48 @@ impl Turns<'_> {
         Ok(latencies)
     }
 
-    /// Gives a turn, again if the hypervisor took of it. Of some that all lost time, the one that lost the
-    /// least counts; what it found has no part in that.
+    /// Gives a turn, again if others took of it. Of some that all lost time, the one that lost the least counts; what
+    /// it found has no part in that.
     fn turn(&mut self, lane: &Lane<'_>, size: usize, pace: Pace) -> Result<Turn> {
-        let length = match pace {
-            Pace::Closed => self.plan.turn,
-            Pace::Open(rate) => self.plan.turn.max(Duration::from_secs_f64(FEWEST / rate)),
+        // A top rate is a mean: a moment is not seen in it, and all cores have a part in it.
+        let (length, quiet, of_load, of_proxy) = match pace {
+            Pace::Closed => (self.plan.turn, 1.0, Cores::All, Cores::All),
+            Pace::Open(rate) => {
+                let length = self.plan.turn.max(Duration::from_secs_f64(FEWEST / rate));
+                // LiteLLM has a worker for each core.
+                let of_proxy = if lane.name == LITELLM { Cores::All } else { Cores::Others };
+                (length, QUIET, Cores::First, of_proxy)
+            }
         };
+        if let Some(proxy) = lane.proxy {
+            of_proxy.keep(&proxy.process)?;
+        }
+        let quiet = quiet * std::thread::available_parallelism()?.get() as f64;
         let tries = if self.plan.is_smoke { 1 } else { TRIES };
         let mut least: Option<(Duration, Turn)> = None;
         self.lost.turns += 1;
         for ix in 0..tries {
             self.lost.repeated += u32::from(ix > 0);
-            let (stolen, cpu) = (facts::stolen()?, lane.cpu_time()?);
-            let measured = load(length, lane, size, pace)?;
-            let stolen = facts::stolen()?.saturating_sub(stolen);
+            let (stolen, others, cpu) = (facts::stolen()?, Others::now()?, lane.cpu_time()?);
+            let start = Instant::now();
+            let measured = of_load.run(|| load(length, lane, size, pace))?;
+            let allowed = start.elapsed().mul_f64(quiet);
+            let taken = Others::now()?.since(&others).saturating_sub(allowed);
+            let lost = taken + facts::stolen()?.saturating_sub(stolen);
             let cpu = lane
                 .cpu_time()?
                 .zip(cpu)
                 .map(|(after, before)| (after - before).as_secs_f64() / measured.answers as f64);
-            if least.as_ref().is_none_or(|(least, _)| stolen < *least) {
-                least = Some((stolen, Turn { measured, cpu }));
+            if least.as_ref().is_none_or(|(least, _)| lost < *least) {
+                least = Some((lost, Turn { measured, cpu }));
             }
-            if stolen.is_zero() {
+            if lost.is_zero() {
                 break;
             }
         }
-        let (stolen, turn) = least.ok_or("BUG: a turn should have been tried")?;
-        self.lost.kept += u32::from(!stolen.is_zero());
-        self.lost.most = self.lost.most.max(stolen);
+        let (lost, turn) = least.ok_or("BUG: a turn should have been tried")?;
+        self.lost.kept += u32::from(!lost.is_zero());
+        self.lost.most = self.lost.most.max(lost);
         Ok(turn)
     }
 }
