@@ -20,7 +20,13 @@ pub(crate) struct Others(HashMap<u32, Duration>);
 
 impl Others {
     /// Looks at all threads of the machine.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say how long they ran: nothing taken would then be nothing seen.
     pub(crate) fn now() -> Result<Self> {
+        fs::read_to_string("/proc/self/schedstat")
+            .map_err(|error| format!("cannot read /proc/self/schedstat: {error}"))?;
         let own = family(std::process::id())?;
         let mut times = HashMap::new();
         for pid in numbers("/proc")?.into_iter().filter(|pid| !own.contains(pid)) {

@@ -34,7 +34,7 @@ const PUBLISHED: f64 = 10_000.0;
 const TRIES: u32 = 6;
 
 /// The share of all processor time that the machine's other processes may take of a turn in which latencies are
-/// measured. An idle Docker engine and its containerd take a third of a percent.
+/// measured. The services of an idle machine with a Docker engine take a third of a percent (measured).
 pub(crate) const QUIET: f64 = 0.004;
 
 /// The fewest requests that a turn at a constant rate has.
@@ -279,7 +279,7 @@ impl Turns<'_> {
             Pace::Open(rate) => {
                 let length = self.plan.turn.max(Duration::from_secs_f64(FEWEST / rate));
                 // LiteLLM has a worker for each core.
-                let of_proxy = if lane.name == LITELLM { Cores::All } else { Cores::Others };
+                let of_proxy = if lane.name == LITELLM { Cores::All } else { Cores::Rest };
                 (length, QUIET, Cores::First, of_proxy)
             }
         };

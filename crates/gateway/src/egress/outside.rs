@@ -55,8 +55,8 @@ impl System {
         Self::with(Arc::clone(&self.threads))
     }
 
-    /// Waits until another lookup may begin. It lasts as long as these are held.
-    async fn may_look(self) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
+    /// Waits until another lookup may begin, and returns what is to be held until its thread ends.
+    async fn permits(self) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
         let own = self.own.acquire_owned().await?;
         Ok([own, self.threads.acquire_owned().await?])
     }
@@ -64,9 +64,9 @@ impl System {
 
 impl Resolver for System {
     fn resolve<'a>(&'a self, host: &'a HostName, port: u16) -> Lookup<'a> {
-        let (may_look, host) = (self.clone().may_look(), host.clone());
+        let (permits, host) = (self.clone().permits(), host.clone());
         Box::pin(async move {
-            let permits = may_look.await.map_err(io::Error::other)?;
+            let permits = permits.await.map_err(io::Error::other)?;
             let looking = spawn_blocking(move || {
                 let _held = permits;
                 Ok((host.as_str(), port).to_socket_addrs()?.collect())
@@ -194,9 +194,9 @@ mod tests {
         let system = System::with(Arc::new(Semaphore::new(limits::MAX_LOOKUPS)));
         let mut slow = Vec::new();
         for _ in 0..limits::MAX_LOOKUPS_OF_ONE {
-            slow.push(system.clone().may_look().await.unwrap());
+            slow.push(system.clone().permits().await.unwrap());
         }
-        let next = |system: System| timeout(limits::CONNECT_TIMEOUT, system.may_look());
+        let next = |system: System| timeout(limits::CONNECT_TIMEOUT, system.permits());
         assert!(next(system.clone()).await.is_err(), "it has all it may");
         assert!(next(system.of_another()).await.is_ok());
         drop(slow.pop());
