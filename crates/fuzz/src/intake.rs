@@ -6,7 +6,9 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use protocol::{Attempt, FailureKind, Priority, RunId, Status, TaskResult, Time, Token, WorkerId};
+use protocol::{
+    Attempt, FailureKind, Priority, RunId, SessionId, Status, TaskResult, Time, Token, WorkerId,
+};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use supervisor::install::Installation;
 use supervisor::slot::{Awaited, Slot};
@@ -59,7 +61,7 @@ impl Intake {
         let id = |text: &str| -> WorkerId { done(text.parse(), "it is a name") };
         let replica = done("marie-1".parse(), "it is a replica's name");
         let slot = Slot::new(installation.clone(), id("marie"), replica, None, true);
-        done(slot.make(&dir.path().join("config")), "the slot is made");
+        done(slot.make(None), "the slot is made");
         let awaited = Awaited {
             task: done("a".parse(), "it is a task's name"),
             run: RunId::Adhoc,
@@ -67,6 +69,7 @@ impl Intake {
             attempt: Attempt::FIRST,
             priority: Priority::Medium,
             token: Token::from_random(1, 2),
+            session: SessionId::from_random(1, 2),
             rehearsal: false,
         };
         let private = installation.attempt(RunId::Adhoc, &awaited.task, Attempt::FIRST);

@@ -12,6 +12,12 @@ use crate::{Attempt, SessionId, Status, Task, TaskId, TaskKind, Token, Usage, Wo
 /// The file in an attempt's folder that asks the worker to stop; its text says why.
 pub const CANCEL_FILE: &str = "cancel";
 
+/// The file in an attempt's folder with the transcript of the session that it goes on with.
+pub const SESSION_FILE: &str = "session.jsonl";
+
+/// The agent's configuration folder, in an attempt's folder of results: made new for each attempt.
+pub const CONFIG_DIR: &str = "config";
+
 /// The file in a gateway's folder that says where the gateway is, for a worker that can't be given a socket.
 pub const DOOR_FILE: &str = "door.json";
 

@@ -2,7 +2,7 @@
 //!
 //! Every file that another process reads is written here, and nowhere else.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::disk::{self as fs, File, Partial};
@@ -44,6 +44,29 @@ pub fn replace(path: &Path, contents: &[u8], durability: Durability) -> io::Resu
     let partial = write_partial(path, contents, durability)?;
     partial.persist(path)?;
     sync_name(path, durability)
+}
+
+/// Writes a file piece by piece, in place of one that may be there, unless `write` returns `false`. Returns what
+/// `write` does.
+///
+/// # Errors
+///
+/// Those of `write`, and any I/O error: as [`replace`].
+pub fn replace_with(
+    path: &Path,
+    durability: Durability,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let mut partial = Partial::create_in(parent(path))?;
+    if !write(&mut partial)? {
+        return Ok(false);
+    }
+    if durability == Durability::Synced {
+        partial.sync_all()?;
+    }
+    partial.persist(path)?;
+    sync_name(path, durability)?;
+    Ok(true)
 }
 
 /// Moves a file or folder to another name on the same file system, in place of a file that may be

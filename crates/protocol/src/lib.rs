@@ -20,6 +20,7 @@ pub mod mutants;
 mod outcome;
 mod plan;
 pub mod schema;
+pub mod session;
 pub mod strict;
 mod task;
 mod time;
@@ -27,8 +28,8 @@ pub mod untrusted;
 mod worker_config;
 
 pub use assignment::{
-    AgentSpec, Assignment, CANCEL_FILE, DOOR_FILE, Door, Driver, Input, OutputContract,
-    SELF_TEST_HOST, SessionPlan, UNFIT, UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE,
+    AgentSpec, Assignment, CANCEL_FILE, CONFIG_DIR, DOOR_FILE, Door, Driver, Input, OutputContract,
+    SELF_TEST_HOST, SESSION_FILE, SessionPlan, UNFIT, UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE,
 };
 pub use decision::{
     Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,

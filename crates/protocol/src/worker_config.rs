@@ -16,11 +16,12 @@ use crate::task::check_limits;
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
 pub enum ContainerMode {
-    /// It serves one attempt after another.
+    /// It serves one task, and is replaced: a further attempt of the task, too, gets a fresh one.
     #[default]
+    #[serde(alias = "per-attempt")]
+    PerTask,
+    /// It serves one task after another.
     Resident,
-    /// Each attempt gets a fresh one.
-    PerAttempt,
 }
 
 /// How an attempt sees the workspace.
@@ -114,7 +115,7 @@ pub struct WorkerConfig {
     /// The tools that the agent has.
     #[serde(default = "default_tools")]
     pub tools: Vec<String>,
-    /// How many containers of this worker may run at once.
+    /// How many attempts of this worker may run at once, each in a container of its own.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 64))]
     pub replicas: u32,

@@ -131,6 +131,7 @@ impl Scheduler {
             cancel_requested,
         };
         let ix = self.graph.add(entry, run, worker);
+        self.workers.get_mut(worker).to_come += 1;
         let changed = self.graph.add_urgency(ix);
         self.rerank(at, changed);
         let is_work = task.kind == TaskKind::Work;
@@ -330,7 +331,7 @@ impl Scheduler {
             return;
         }
         self.graph[ix].forget();
-        self.graph[ix].entry.state = TaskState::Waiting;
+        self.set_state(ix, TaskState::Waiting);
         let run = self.graph[ix].run;
         let run_ = &mut self.runs[run];
         run_.reopen(ix, kind == TaskKind::Work);

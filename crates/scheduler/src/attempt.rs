@@ -108,6 +108,7 @@ impl Scheduler {
         error: TaskError,
         pause: bool,
     ) {
+        let pauses = pause.then(|| error.clone());
         if let Some(ix) = self.workers.task_on(replica) {
             match self.graph[ix].entry.live().map(|live| &live.phase) {
                 Some(Phase::Stopping { error, .. }) => {
@@ -118,7 +119,7 @@ impl Scheduler {
                 _ => self.attempt_failed(turn, ix, unasked(error), Over::Lost(used)),
             }
         }
-        self.workers.gone(replica);
+        self.workers.gone(replica, pauses);
     }
 
     /// Records that a live attempt came to nothing, and has its task and all else of the worker wait

@@ -33,14 +33,22 @@ pub struct Config {
 /// The rules of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerLimits {
-    /// The most replicas at once. At least 1.
+    /// The most attempts at once, each on a replica of its own. At least 1.
     pub replicas: u32,
-    /// Whether a replica is stopped after each attempt.
-    pub per_attempt: bool,
+    /// Whether a replica serves one attempt, and is replaced. Then there are as many again: spares that wait
+    /// for an attempt, and those whose attempt is over.
+    pub per_task: bool,
     /// How long one attempt may take, unless its task says so itself.
     pub timeout: Duration,
     /// Further attempts after a failure that may pass, unless the task says so itself.
     pub retries: u32,
     /// Whether its agent can go on in the session of an earlier attempt.
     pub resumes: bool,
+}
+
+impl WorkerLimits {
+    /// Returns the highest number of a replica.
+    pub fn highest_number(&self) -> u32 {
+        if self.per_task { self.replicas.saturating_mul(2) } else { self.replicas }
+    }
 }

@@ -31,7 +31,7 @@ impl Watched {
     fn new() -> Self {
         let limits = WorkerLimits {
             replicas: 8,
-            per_attempt: false,
+            per_task: false,
             timeout: Duration::from_secs(60),
             retries: 1,
             resumes: true,

@@ -36,6 +36,16 @@ impl Scheduler {
         }
     }
 
+    /// Has spares started for workers that have work to come.
+    pub(crate) fn start_spares(&mut self, turn: &mut Turn<'_>) {
+        // Nothing is dispatched any more while what runs comes to its end.
+        while self.config.max_running > 0
+            && let Some(replica) = self.workers.warm()
+        {
+            turn.command(Command::Start { replica });
+        }
+    }
+
     /// Moves up the tasks that have waited long enough. It matters to nobody at any other time, so
     /// nobody has to be woken for it.
     fn promote(&mut self, turn: &Turn<'_>) {

@@ -90,6 +90,13 @@ pub enum TaskState {
     Ended(Status),
 }
 
+impl TaskState {
+    /// Returns whether an attempt is yet to be dispatched.
+    pub(crate) fn is_to_come(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Ready | Self::Backoff { .. })
+    }
+}
+
 /// An attempt that was dispatched and is not confirmed to be over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveAttempt {

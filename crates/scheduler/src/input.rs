@@ -54,6 +54,7 @@ impl Scheduler {
             Input::AttemptUnstartable { task, attempt, error, pause } => {
                 self.attempt_unstartable(turn, task, attempt, error, pause);
             }
+            Input::ReplicaStarted { replica } => self.workers.set_up(&replica, true),
             Input::ReplicaGone { replica, used, error, pause } => {
                 self.replica_gone(turn, &replica, used, error, pause);
             }

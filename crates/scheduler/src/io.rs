@@ -79,6 +79,11 @@ pub enum Input {
         /// of the worker, until somebody retries anything.
         pause: bool,
     },
+    /// The replica runs, and has no attempt.
+    ReplicaStarted {
+        /// The replica.
+        replica: ReplicaId,
+    },
     /// The replica does not run, for sure; all that it had handed in was reported before.
     ReplicaGone {
         /// The replica.
@@ -183,6 +188,11 @@ pub enum Command {
         /// Which attempt.
         attempt: Attempt,
         /// To whom.
+        replica: ReplicaId,
+    },
+    /// Start the replica: it will be needed. Answered by [`Input::ReplicaStarted`] or [`Input::ReplicaGone`].
+    Start {
+        /// The replica.
         replica: ReplicaId,
     },
     /// Ask the worker to stop the attempt.

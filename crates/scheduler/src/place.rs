@@ -57,15 +57,24 @@ impl Scheduler {
                     timers.remove(&(at, ix));
                 }
                 workers.release(&live.replica);
-                node.entry.state = TaskState::Waiting;
+                self.set_state(ix, TaskState::Waiting);
             }
         }
+    }
+
+    /// Changes a task's state, and what is known of how much work is to come for its worker.
+    pub(crate) fn set_state(&mut self, ix: TaskIx, state: TaskState) {
+        let node = &mut self.graph[ix];
+        let to_come = &mut self.workers.get_mut(node.worker).to_come;
+        *to_come -= usize::from(node.entry.state.is_to_come());
+        *to_come += usize::from(state.is_to_come());
+        node.entry.state = state;
     }
 
     /// Puts the task into a state and its indexes.
     pub(crate) fn enter(&mut self, at: Time, ix: TaskIx, state: TaskState) {
         work::count();
-        self.graph[ix].entry.state = state;
+        self.set_state(ix, state);
         match &self.graph[ix].entry.state {
             TaskState::Waiting | TaskState::Ended(_) => {}
             TaskState::Ready => self.enqueue(at, ix),

@@ -17,7 +17,7 @@ pub(crate) type WorkerIx = usize;
 /// given to it, and what it had comes to an end.
 const UNKNOWN: WorkerLimits = WorkerLimits {
     replicas: 0,
-    per_attempt: false,
+    per_task: false,
     timeout: Duration::from_secs(600),
     retries: 0,
     resumes: false,
@@ -33,14 +33,22 @@ pub(crate) struct Worker {
     pub(crate) paused: Option<TaskError>,
     /// Whether there is a hold on it.
     pub(crate) held: bool,
+    /// How many of its tasks have not ended, and have no attempt out.
+    pub(crate) to_come: usize,
+    /// Whether a spare was lost before it had an attempt: no other is started until an attempt runs.
+    spares_fail: bool,
     /// Free, and known to be running.
     up: BTreeSet<u32>,
+    /// Free, and being started.
+    warming: BTreeSet<u32>,
     /// Free, and used before.
     down: BTreeSet<u32>,
     /// All numbers from here on were never used.
     unused: u32,
     /// How many are not free.
     taken: u32,
+    /// How many of those wait to be gone.
+    leaving: u32,
 }
 
 impl Worker {
@@ -51,29 +59,50 @@ impl Worker {
             ready: Queue::default(),
             paused: None,
             held: false,
+            to_come: 0,
+            spares_fail: false,
             up: BTreeSet::new(),
+            warming: BTreeSet::new(),
             down: BTreeSet::new(),
             unused: 1,
             taken: 0,
+            leaving: 0,
         }
     }
 
     /// Returns the number of the replica that gets the next attempt: the lowest that is known to
-    /// be running, else the lowest.
+    /// be running, else that is being started, else the lowest.
     pub(crate) fn free(&self) -> Option<u32> {
-        if self.taken >= self.limits.replicas {
+        // One that is being replaced takes no place of those that serve.
+        let serving = if self.limits.per_task { self.taken - self.leaving } else { self.taken };
+        if serving >= self.limits.replicas {
             return None;
         }
-        let unused = (self.unused <= self.limits.replicas).then_some(self.unused);
-        let down = self.down.first().copied();
-        self.up.first().copied().or_else(|| down.into_iter().chain(unused).min())
+        let started = self.up.first().or(self.warming.first()).copied();
+        started.or_else(|| self.cold())
+    }
+
+    /// Returns the lowest number of a replica that is neither running nor being started.
+    fn cold(&self) -> Option<u32> {
+        let unused = (self.unused <= self.limits.highest_number()).then_some(self.unused);
+        self.down.first().copied().into_iter().chain(unused).min()
+    }
+
+    /// Returns the number of a replica that should be started before it is needed: there is work to come
+    /// for it, and those that wait for an attempt are fewer.
+    fn to_warm(&self) -> Option<u32> {
+        let wanted = self.to_come.min(self.limits.replicas as usize);
+        let spares = self.up.len() + self.warming.len();
+        let serves = self.paused.is_none() && !self.held && !self.spares_fail;
+        self.cold().filter(|_| self.limits.per_task && serves && spares < wanted)
     }
 
     fn take(&mut self, number: u32) {
         self.taken += 1;
         self.up.remove(&number);
+        self.warming.remove(&number);
         self.down.remove(&number);
-        if (self.unused..=self.limits.replicas).contains(&number) {
+        if (self.unused..=self.limits.highest_number()).contains(&number) {
             // Only a torn journal names a replica beyond the next unused one.
             self.down.extend(self.unused..number);
             self.unused = number.saturating_add(1);
@@ -87,8 +116,9 @@ impl Worker {
 
     fn shelve(&mut self, number: u32, up: bool) {
         self.up.remove(&number);
+        self.warming.remove(&number);
         self.down.remove(&number);
-        if number <= self.limits.replicas {
+        if number <= self.limits.highest_number() {
             if up {
                 self.up.insert(number)
             } else {
@@ -195,18 +225,24 @@ impl Workers {
         }
     }
 
-    /// Gives the replica to a task. A replica whose name is not one of the worker's gets no number.
-    pub(crate) fn take(&mut self, id: &ReplicaId, worker: WorkerIx, task: TaskIx) {
+    /// Returns what is known of a replica. One whose name is not one of the worker's gets no number.
+    fn replica(&mut self, id: &ReplicaId, worker: WorkerIx) -> &mut Replica {
         let name = self.list[worker].id.as_str();
         let number = id.as_str().strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
         let number = number.and_then(|digits| digits.parse().ok()).unwrap_or(u32::MAX);
         let fresh = Replica { worker, number, up: false, usage: Use::Free, stopping: false };
-        let replica = self.replicas.entry(id.clone()).or_insert(fresh);
-        match replica.usage {
-            Use::Free => self.list[replica.worker].take(replica.number),
-            Use::Leaving => {}
+        self.replicas.entry(id.clone()).or_insert(fresh)
+    }
+
+    /// Gives the replica to a task.
+    pub(crate) fn take(&mut self, id: &ReplicaId, worker: WorkerIx, task: TaskIx) {
+        let Replica { worker, number, usage, .. } = *self.replica(id, worker);
+        match usage {
+            Use::Free => self.list[worker].take(number),
+            Use::Leaving => self.list[worker].leaving -= 1,
             Use::Live(_) => self.live -= 1,
         }
+        let replica = self.replica(id, worker);
         replica.usage = Use::Live(task);
         replica.stopping = false;
         self.live += 1;
@@ -223,12 +259,30 @@ impl Workers {
         }
     }
 
+    /// Returns a replica that should be started before it is needed, if there is one, and notes that it is
+    /// being started.
+    pub(crate) fn warm(&mut self) -> Option<ReplicaId> {
+        let (ix, number) = self.iter().find_map(|(ix, worker)| Some((ix, worker.to_warm()?)))?;
+        let worker = &mut self.list[ix];
+        // A name that is too long is told where it is dispatched to.
+        let id = ReplicaId::new(&worker.id, number).ok();
+        worker.down.remove(&number);
+        worker.warming.insert(number);
+        worker.unused = worker.unused.max(number + 1);
+        let id = id?;
+        self.replica(&id, ix);
+        Some(id)
+    }
+
     /// Notes that the replica is known to be running, or not to be.
     pub(crate) fn set_up(&mut self, id: &ReplicaId, up: bool) {
         let Some(replica) = self.replicas.get_mut(id) else {
             return;
         };
         replica.up = up;
+        if up && replica.usage != Use::Free {
+            self.list[replica.worker].spares_fail = false;
+        }
         if replica.usage == Use::Free {
             self.list[replica.worker].shelve(replica.number, up);
         }
@@ -248,23 +302,30 @@ impl Workers {
             return false;
         };
         let worker = &mut self.list[replica.worker];
-        if replica.usage != Use::Free || !(replica.stopping || worker.limits.per_attempt) {
+        if replica.usage != Use::Free || !(replica.stopping || worker.limits.per_task) {
             return false;
         }
         replica.usage = Use::Leaving;
         worker.take(replica.number);
+        worker.leaving += 1;
         !replica.stopping
     }
 
-    /// Notes that the replica is gone for sure; it can be made anew.
-    pub(crate) fn gone(&mut self, id: &ReplicaId) {
+    /// Notes that the replica is gone for sure; it can be made anew. With `pause`, every other of its worker
+    /// would end so before it has an attempt.
+    pub(crate) fn gone(&mut self, id: &ReplicaId, pause: Option<TaskError>) {
         let Some(replica) = self.replicas.get_mut(id) else {
             return;
         };
         replica.stopping = false;
+        let worker = &mut self.list[replica.worker];
         if replica.usage == Use::Leaving {
             replica.usage = Use::Free;
-            self.list[replica.worker].put_back(replica.number, false);
+            worker.leaving -= 1;
+            worker.put_back(replica.number, false);
+        } else if replica.usage == Use::Free && worker.limits.per_task {
+            worker.spares_fail = true;
+            worker.paused = worker.paused.take().or(pause);
         }
         self.set_up(id, false);
     }

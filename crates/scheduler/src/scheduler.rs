@@ -142,7 +142,7 @@ impl Scheduler {
     ///
     /// let marie = WorkerLimits {
     ///     replicas: 1,
-    ///     per_attempt: false,
+    ///     per_task: false,
     ///     timeout: Duration::from_secs(600),
     ///     retries: 2,
     ///     resumes: true,

@@ -35,6 +35,7 @@ impl Scheduler {
             }
         }
         self.dispatch(turn);
+        self.start_spares(turn);
     }
 
     /// Does what is due by now.

@@ -170,7 +170,7 @@ fn has_attempt(tasks: &Path) -> bool {
 fn config() -> Config {
     let limits = WorkerLimits {
         replicas: REPLICAS,
-        per_attempt: false,
+        per_task: false,
         timeout: Duration::from_secs(600),
         retries: 2,
         resumes: false,

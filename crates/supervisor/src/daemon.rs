@@ -205,13 +205,8 @@ pub(crate) fn make_folders(installation: &Installation) -> Result<(), Failure> {
         // Requests, sessions and all that happened are the user's own.
         .and_then(|()| fs::set_permissions(&state, Permissions::from_mode(0o700)))
         .map_err(|e| cant_write(&state, e))?;
-    let folders = [
-        installation.runs(),
-        installation.results(),
-        installation.bin(),
-        installation.processes(),
-        installation.state().join("config"),
-    ];
+    let folders =
+        [installation.runs(), installation.results(), installation.bin(), installation.processes()];
     for folder in folders {
         fs::create_dir_all(&folder).map_err(|e| cant_write(&folder, e))?;
     }

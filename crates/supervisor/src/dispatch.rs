@@ -338,7 +338,7 @@ impl Dispatcher {
             .workers
             .values()
             .flat_map(|worker| {
-                let numbers = 1..=worker.config.replicas;
+                let numbers = 1..=worker.limits().highest_number();
                 numbers.filter_map(|number| ReplicaId::new(&worker.id, number).ok())
             })
             .collect();
@@ -589,6 +589,7 @@ impl Dispatcher {
                     None => {}
                 }
             }
+            Command::Start { replica } => self.keeper(&replica).start_spare(),
             Command::Interrupt { task, attempt, replica, reason } => {
                 if let Some(awaited) = self.awaited(&task, attempt) {
                     self.keeper(&replica).order(Order::Interrupt { awaited, reason });

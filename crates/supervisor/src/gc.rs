@@ -18,6 +18,7 @@ use crate::api::types::{GcItem, GcKept, GcKind, GcReport, GcRequest};
 use crate::install::Installation;
 use crate::journal::snapshot;
 use crate::publish;
+use crate::slot::{remove_tree, size};
 
 /// How old a file has to be that is not finished. To write one takes no time; to stage inputs, minutes.
 const UNFINISHED: Duration = Duration::from_secs(60 * 60);
@@ -168,21 +169,24 @@ impl Chosen {
         }
     }
 
-    /// The sessions of agents, which the CLI keeps as `projects/<folder>/<session>.jsonl`, perhaps with a
-    /// folder of that name. Those of workers with a login of their own are not the supervisor's.
+    /// The transcripts of sessions of runs that stay; and all that earlier versions kept of the agents'
+    /// configuration, which nothing reads any more.
     fn sessions(&self, sweep: &mut Sweep<'_>, old: SystemTime) {
-        for worker in sweep.entries(&self.installation.state().join("config")) {
-            for project in sweep.entries(&worker.join("projects")) {
-                for path in sweep.entries(&project) {
-                    let session = path.file_stem().and_then(|stem| stem.to_str());
-                    let session = session.and_then(|stem| {
-                        serde_json::from_value::<SessionId>(stem.to_owned().into()).ok()
-                    });
-                    let over = session.is_some_and(|session| !self.sessions.contains(&session));
-                    if over && is_older(&path, old) {
-                        sweep.take(GcKind::Session, &path);
-                    }
+        for run in sweep.entries(&self.installation.runs()) {
+            for path in sweep.entries(&run.join("sessions")) {
+                let session = path.file_stem().and_then(|stem| stem.to_str());
+                let session = session.and_then(|stem| {
+                    serde_json::from_value::<SessionId>(stem.to_owned().into()).ok()
+                });
+                let over = session.is_some_and(|session| !self.sessions.contains(&session));
+                if over && is_older(&path, old) {
+                    sweep.take(GcKind::Session, &path);
                 }
+            }
+        }
+        for path in sweep.entries(&self.installation.old_agent_config()) {
+            if is_older(&path, old) {
+                sweep.take(GcKind::Session, &path);
             }
         }
     }
@@ -265,10 +269,7 @@ fn remove(kind: GcKind, path: &Path) -> io::Result<()> {
         atomic_file::move_to(&path, &gone, Durability::Synced)?;
         path = gone;
     }
-    match fs::symlink_metadata(&path)?.is_dir() {
-        true => fs::remove_dir_all(&path),
-        false => fs::remove_file(&path),
-    }
+    remove_tree(&path)
 }
 
 /// The ending of a run that is being removed.
@@ -295,15 +296,6 @@ fn attempt_named(path: &Path) -> Option<(TaskId, Attempt)> {
 fn is_older(path: &Path, than: SystemTime) -> bool {
     let changed = fs::symlink_metadata(path).and_then(|meta| meta.modified());
     changed.is_ok_and(|changed| changed < than)
-}
-
-/// Returns the bytes of a file, or of all that is below a folder. Links are not followed.
-fn size(path: &Path) -> io::Result<u64> {
-    let meta = fs::symlink_metadata(path)?;
-    if !meta.is_dir() {
-        return Ok(meta.len());
-    }
-    fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
 }
 
 #[cfg(test)]

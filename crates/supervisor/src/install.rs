@@ -190,9 +190,16 @@ impl Installation {
         self.runs().join(run.to_string()).join("attempts").join(task.slot_name(attempt))
     }
 
-    /// `.supervisor/config/<worker>/`: the agent's own folder, with its sessions.
-    pub fn agent_config(&self, worker: &WorkerId) -> PathBuf {
-        self.state().join("config").join(worker.as_str())
+    /// `.supervisor/runs/<run>/sessions/`: the transcripts with which attempts go on where earlier ones of
+    /// their tasks stopped, by session.
+    pub fn sessions(&self, run: RunId) -> PathBuf {
+        self.runs().join(run.to_string()).join("sessions")
+    }
+
+    /// `.supervisor/config/`: where earlier versions kept the agents' configuration. Containers could write
+    /// there.
+    pub fn old_agent_config(&self) -> PathBuf {
+        self.state().join("config")
     }
 
     /// `.supervisor/bin/`: the programs that are handed to the workers.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{
-    Assignment, Attempt, FailureKind, ReplicaId, RunId, TaskError, TaskId, TaskResult, mutant,
+    Assignment, Attempt, ContainerMode, FailureKind, ReplicaId, RunId, TaskError, TaskId,
+    TaskResult, mutant,
 };
 use scheduler::Input;
 use tokio::sync::{Notify, mpsc};
@@ -35,6 +36,11 @@ pub enum Order {
         assignment: Box<Assignment>,
         /// How many ends of the replica the dispatcher knew of. Where it did not know of the last one,
         /// that end will be the attempt's too, and nothing is to be done.
+        ends: u64,
+    },
+    /// Start the replica, and the slot that it will have the next attempt in.
+    Start {
+        /// How many ends of the replica the dispatcher knew of.
         ends: u64,
     },
     /// Ask the worker to stop the attempt. One that an earlier daemon has put before it is waited for
@@ -121,6 +127,11 @@ impl Keeper {
     /// Puts an attempt before the replica.
     pub fn dispatch(&self, assignment: Assignment) {
         self.order(Order::Dispatch { assignment: Box::new(assignment), ends: self.ends });
+    }
+
+    /// Starts the replica: an attempt will come.
+    pub fn start_spare(&self) {
+        self.order(Order::Start { ends: self.ends });
     }
 
     /// Notes that the dispatcher knows of a further end of the replica.
@@ -237,7 +248,8 @@ impl Work {
 
     async fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Dispatch { ends, .. } if ends < self.ends => {}
+            Order::Dispatch { ends, .. } | Order::Start { ends } if ends < self.ends => {}
+            Order::Start { .. } => self.start_spare().await,
             Order::Dispatch { assignment, .. } => self.dispatch(Arc::new(*assignment)).await,
             Order::Interrupt { awaited, reason } => self.interrupt(awaited, reason).await,
             Order::Clear { run, task, attempt } => {
@@ -248,6 +260,21 @@ impl Work {
                 self.clear_away().await;
             }
             Order::Stop => self.stop().await,
+        }
+    }
+
+    /// Starts the replica before there is an attempt for it. Where that fails, an attempt will say why.
+    async fn start_spare(&mut self) {
+        if !self.clear_away().await {
+            let message = format!("{} has no room for another attempt", self.spec.replica);
+            return self.gone(TaskError::new(FailureKind::WorkerLost, message), false).await;
+        }
+        match self.launch(false).await {
+            Ok(()) => self.tell(Input::ReplicaStarted { replica: self.spec.replica.clone() }),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "Can't start a spare.");
+                self.gone(end::unstartable(&error), error.needs_somebody()).await;
+            }
         }
     }
 
@@ -338,10 +365,10 @@ impl Work {
             return None;
         }
         let (slot, order, make) = (Arc::clone(&self.slot), Arc::clone(assignment), !self.made);
-        let config_dir = self.spec.config_dir.clone();
+        let login = self.spec.login.clone();
         let was_there = self.write(move || {
             if make || !slot.is_there() {
-                slot.make(&config_dir)?;
+                slot.make(login.as_deref())?;
             }
             // What has the name of an attempt that no worker has seen is not of that attempt.
             let was_there = slot.has_whole(&order)?;
@@ -371,12 +398,33 @@ impl Work {
         if self.ensured {
             return Ok(());
         }
-        if let (Some(only), Some(attempt)) = (&mut self.spec.only_attempt, &self.attempt) {
-            *only = attempt.task.slot_name(attempt.attempt);
+        if self.spec.container == ContainerMode::PerTask && !may_have_it {
+            self.renew().await?;
         }
         self.surroundings.runtime.ensure(&self.spec, may_have_it).await?;
         self.ensured = true;
         self.end = Some(self.wait_for_end());
+        Ok(())
+    }
+
+    /// Makes sure that nothing of an earlier attempt is there when the replica starts: neither what ran it,
+    /// nor what it wrote.
+    async fn renew(&mut self) -> Result<(), RuntimeError> {
+        let replica = &self.spec.replica;
+        self.surroundings.runtime.stop(replica, self.surroundings.stop_grace).await?;
+        let (slot, login) = (Arc::clone(&self.slot), self.spec.login.clone());
+        let scratch = self.spec.scratch.clone();
+        let renewed = blocking(move || {
+            slot.remove(&scratch)?;
+            slot.make(login.as_deref())
+        });
+        renewed.await.map_err(|error| RuntimeError::Refused {
+            action: "make the folders of",
+            name: replica.to_string(),
+            source: error.into(),
+        })?;
+        self.made = true;
+        self.surroundings.inbox.send(Message::SlotMade(replica.clone()));
         Ok(())
     }
 
@@ -570,6 +618,15 @@ impl Work {
         }
         if std::mem::take(&mut self.troubled) {
             self.surroundings.inbox.notice(&self.spec.replica, None);
+        }
+        while let Some(lost) = self.attempt.clone() {
+            // The task's next attempt goes on with the session.
+            let slot = Arc::clone(&self.slot);
+            if !self.slot.is_there() || self.write(move || slot.keep_session(&lost)).await.is_some()
+            {
+                break;
+            }
+            sleep(RETRY_AFTER).await;
         }
         let used = match self.attempt.take() {
             Some(lost) => self.surroundings.gateways.used(lost.run, &lost.task, lost.attempt).await,

@@ -58,10 +58,7 @@ impl Replicas {
             results: slot.results(),
             workspace: self.installation.workspace(&id),
             workspace_mode: config.map_or(WorkspaceMode::ReadOnly, |config| config.workspace),
-            config_dir: match auth {
-                Auth::Gateway => self.installation.agent_config(&id),
-                Auth::Home => self.installation.auth_home(&id),
-            },
+            login: (auth == Auth::Home).then(|| self.installation.auth_home(&id)),
             auth,
             scratch: self.installation.scratch(replica),
             gateway: self.gateways.folder(replica),
@@ -69,9 +66,7 @@ impl Replicas {
             egress: config.map(|config| config.egress.clone()).unwrap_or_default(),
             resources: config.map_or_else(Resources::default, |config| config.resources),
             user: self.user,
-            only_attempt: config
-                .is_some_and(|config| config.container == ContainerMode::PerAttempt)
-                .then(String::new),
+            container: config.map_or(ContainerMode::default(), |config| config.container),
         };
         (slot, spec)
     }

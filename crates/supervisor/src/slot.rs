@@ -9,7 +9,8 @@ use gateway::Caller;
 use protocol::atomic_file::{self, Durability};
 use protocol::disk::{self as fs, Folder};
 use protocol::{
-    Assignment, Attempt, CANCEL_FILE, Priority, ReplicaId, RunId, TaskId, Token, WorkerId, mutant,
+    Assignment, Attempt, CANCEL_FILE, Priority, ReplicaId, RunId, SESSION_FILE, SessionId, TaskId,
+    Token, WorkerId, mutant,
 };
 #[cfg(not(feature = "simulate"))]
 use rustix::fs::FileType;
@@ -19,9 +20,11 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use crate::install::Installation;
 use crate::runtime::Owner;
 use intake::theirs;
-use tree::{MAX_NAMES, hand_over, has_tree, is_same, remove_tree};
+use tree::{MAX_NAMES, hand_over, has_tree, is_same};
+pub(crate) use tree::{remove_tree, size};
 
 mod intake;
+mod session;
 mod tree;
 
 /// The largest transcript that is kept. A worker of ours ends its own at 256 MiB.
@@ -46,6 +49,8 @@ pub struct Awaited {
     pub priority: Priority,
     /// What the result has to echo.
     pub token: Token,
+    /// The Claude session.
+    pub session: SessionId,
     /// Whether the model is the built-in stand-in.
     pub rehearsal: bool,
 }
@@ -61,6 +66,7 @@ impl Awaited {
             attempt: assignment.attempt,
             priority: task.priority,
             token: assignment.token,
+            session: assignment.session.id,
             rehearsal: assignment.rehearsal,
         }
     }
@@ -117,15 +123,16 @@ impl Slot {
         self.installation.result_slot(&self.worker, &self.replica)
     }
 
-    /// Makes the folders, so that they can be watched before anything writes into them, and the agent's
-    /// own folder, `config_dir`. Looks at everything in them, so it is for the start of a replica.
+    /// Makes the folders, so that they can be watched before anything writes into them, and gives the
+    /// worker its own `login`, if it has one. Looks at everything in them, so it is for the start of a
+    /// replica.
     ///
     /// # Errors
     ///
     /// Any I/O error.
-    pub fn make(&self, config_dir: &Path) -> io::Result<()> {
+    pub fn make(&self, login: Option<&Path>) -> io::Result<()> {
         fs::create_dir_all(self.tasks())?;
-        for folder in [&self.results(), config_dir] {
+        for folder in [Some(self.results().as_path()), login].into_iter().flatten() {
             fs::create_dir_all(folder)?;
             if let Some(owner) = self.owner {
                 hand_over(folder, owner)?;
@@ -133,6 +140,16 @@ impl Slot {
         }
         // Artifacts will be moved into the worker's folder of results: it must not be lost with them.
         atomic_file::sync_folder(&self.installation.results())
+    }
+
+    /// Removes the folders, with `scratch`, where the process runtime keeps an agent's `/tmp`. Nothing may run
+    /// that has them.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error; it may be called again.
+    pub fn remove(&self, scratch: &Path) -> io::Result<()> {
+        [&self.tasks(), &self.results(), scratch].into_iter().try_for_each(remove_tree)
     }
 
     /// Returns whether the folders are there.
@@ -162,6 +179,9 @@ impl Slot {
             self.put(&result, &dir.join("result.json"))?;
             let artifacts = self.installation.artifacts(&input.worker, &input.task);
             self.put_tree(&artifacts, &dir.join("artifacts"))?;
+        }
+        if assignment.session.resume {
+            self.put_session(assignment, &partial.join(SESSION_FILE))?;
         }
         atomic_file::move_to(&partial, &target, Durability::Volatile)
     }
@@ -372,9 +392,15 @@ fn keep_file(left: &Path, name: &str, keep: &Path) -> io::Result<()> {
     fs::create_dir_all(keep)?;
     let kept = keep.join(name);
     rustix::fs::renameat(&folder, name, rustix::fs::CWD, &kept)?;
-    // A worker that still runs may have put something else there between the look and the move.
     match fs::symlink_metadata(&kept) {
+        // A worker that still runs may have put something else there between the look and the move.
         Ok(meta) if !meta.is_file() => remove_tree(&kept),
+        // By its other name a later agent could change what this one is known by.
+        Ok(meta) if std::os::unix::fs::MetadataExt::nlink(&meta) > 1 => {
+            let copy = keep.join(format!(".{name}.tmp"));
+            fs::copy(&kept, &copy)?;
+            atomic_file::move_to(&copy, &kept, Durability::Volatile)
+        }
         _ => Ok(()),
     }
 }

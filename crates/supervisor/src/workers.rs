@@ -100,7 +100,7 @@ impl Worker {
     pub fn limits(&self) -> WorkerLimits {
         WorkerLimits {
             replicas: self.config.replicas,
-            per_attempt: self.config.container == ContainerMode::PerAttempt,
+            per_task: self.config.container == ContainerMode::PerTask,
             timeout: Duration::from_secs(self.config.timeout.into()),
             retries: self.config.retries,
             resumes: self.config.command.is_none(),

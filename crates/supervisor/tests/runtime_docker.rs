@@ -96,7 +96,7 @@ impl World {
             results: folder("results"),
             workspace: folder("workspace"),
             workspace_mode: WorkspaceMode::ReadOnly,
-            config_dir: folder("config"),
+            login: Some(folder("login")),
             auth: Auth::Gateway,
             scratch: folder("scratch"),
             gateway: folder("gateway"),
@@ -104,7 +104,7 @@ impl World {
             resources: Resources { memory_mib: 64, cpus: 1.0, pids: 32, tmp_mib: 8 },
             user: owner,
             asks_model: true,
-            only_attempt: None,
+            container: protocol::ContainerMode::Resident,
         }
     }
 
@@ -246,26 +246,6 @@ async fn container_whose_folder_was_made_again_is_replaced_even_if_busy() {
     fs::create_dir(&spec.gateway).unwrap();
     world.runtime.ensure(&spec, true).await.unwrap();
     assert_ne!(world.container_id(&spec.replica).await, first);
-    world.stop(&spec.replica).await;
-}
-
-#[tokio::test]
-async fn container_of_another_attempt_is_replaced_even_if_busy() {
-    let Some(world) = World::new("container_of_another_attempt_is_replaced_even_if_busy").await
-    else {
-        return;
-    };
-    let mut spec = world.spec("marie-1", RESIDENT);
-    spec.only_attempt = Some("sec-001.1".to_owned());
-    world.runtime.ensure(&spec, true).await.unwrap();
-    lines(spec.results.join("starts"), 1).await;
-    let id = world.container_id(&spec.replica).await;
-    world.runtime.ensure(&spec, true).await.unwrap();
-    assert_eq!(world.container_id(&spec.replica).await, id);
-
-    spec.only_attempt = Some("sec-001.2".to_owned());
-    world.runtime.ensure(&spec, true).await.unwrap();
-    assert_ne!(world.container_id(&spec.replica).await, id);
     world.stop(&spec.replica).await;
 }
 
@@ -446,7 +426,7 @@ async fn walls_hold_as_seen_from_inside() {
         grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
         echo "interfaces $(tail -n +3 /proc/net/dev | cut -d: -f1 | xargs)"
         while read -r _ at _ flags _; do [ $at != / ] || echo "root is ${flags%%,*}"; done </proc/mounts
-        for folder in /tasks /workspace /run/gateway /opt/supervisor /config /results /tmp; do
+        for folder in /tasks /workspace /run/gateway /opt/supervisor /login /results /tmp; do
             touch $folder/probe && echo "writable $folder"
         done
         cp /bin/true /tmp/true && /tmp/true && echo "programs run in /tmp"
@@ -465,7 +445,7 @@ async fn walls_hold_as_seen_from_inside() {
     let user = spec.user;
     let expected = format!(
         "user {}:{}\nroot is ro\nCapBnd: 0000000000000000\nCapEff: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2\n\
-         interfaces lo\nwritable /config\nwritable /results\nwritable /tmp\nprograms run in /tmp\n\
+         interfaces lo\nwritable /results\nwritable /tmp\nprograms run in /tmp\n\
          /tmp is bounded\nmemory 67108864\npids 32\nhost marie-1 pid 1 in /workspace home /tmp/home\n\
          no keys\n",
         user.uid, user.gid

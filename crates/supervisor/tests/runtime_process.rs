@@ -49,7 +49,7 @@ impl World {
     fn spec(&self, script: &str) -> ReplicaSpec {
         let spec = spec_in(self.dir.path());
         fs::create_dir_all(spec.program.parent().unwrap()).unwrap();
-        for folder in [&spec.tasks, &spec.results, &spec.workspace, &spec.config_dir] {
+        for folder in [&spec.tasks, &spec.results, &spec.workspace] {
             fs::create_dir_all(folder).unwrap();
         }
         install(&spec.program, script);
@@ -97,7 +97,7 @@ fn spec_in(dir: &Path) -> ReplicaSpec {
         results: dir.join("results"),
         workspace: dir.join("workspace"),
         workspace_mode: WorkspaceMode::ReadOnly,
-        config_dir: dir.join("config"),
+        login: None,
         auth: Auth::Gateway,
         scratch: dir.join("scratch"),
         gateway: dir.join("gateway"),
@@ -105,7 +105,7 @@ fn spec_in(dir: &Path) -> ReplicaSpec {
         resources: Resources::default(),
         user: Owner { uid: 1000, gid: 1000 },
         asks_model: true,
-        only_attempt: None,
+        container: protocol::ContainerMode::Resident,
     }
 }
 
@@ -266,8 +266,7 @@ async fn number_that_was_given_to_another_process_is_not_taken_for_the_worker() 
 #[tokio::test]
 async fn other_spec_replaces_a_worker_unless_it_is_busy() {
     let world = World::new();
-    let mut spec = world.spec(RESIDENT);
-    spec.only_attempt = Some("sec-001.1".to_owned());
+    let spec = world.spec(RESIDENT);
     world.ensure(&spec).await;
     let first = pids(&spec, 1).await[0];
     let other = ReplicaSpec { scratch: world.dir.path().join("elsewhere"), ..spec.clone() };
@@ -276,16 +275,11 @@ async fn other_spec_replaces_a_worker_unless_it_is_busy() {
 
     world.ensure(&other).await;
     assert!(!runs(first));
-    let second = pids(&spec, 2).await[1];
-
-    let next = ReplicaSpec { only_attempt: Some("sec-001.2".to_owned()), ..other };
-    world.runtime.ensure(&next, true).await.unwrap();
-    assert!(!runs(second));
-    pids(&spec, 3).await;
+    pids(&spec, 2).await;
 
     install(&spec.program, &format!("{RESIDENT} # new"));
-    world.ensure(&next).await;
-    pids(&spec, 4).await;
+    world.ensure(&other).await;
+    pids(&spec, 3).await;
     world.runtime.stop(&spec.replica, Duration::ZERO).await.unwrap();
 }
 

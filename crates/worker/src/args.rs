@@ -22,9 +22,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "/workspace")]
     pub(crate) workspace: PathBuf,
 
-    /// The agent's own folder, with its sessions
-    #[arg(long, value_name = "DIR", default_value = "/config")]
-    pub(crate) config_dir: PathBuf,
+    /// The folder with the worker's own login, where it has one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) login: Option<PathBuf>,
 
     /// The socket that leads to the model's API
     #[arg(long, value_name = "SOCKET", default_value = "/run/gateway/gateway.sock")]

@@ -25,7 +25,9 @@ use crate::slot::Place;
 use crate::stream::Stream;
 use crate::transcript::Transcript;
 use crate::usage::{self, Used};
-use crate::{artifacts, claude, command, environment, oom, prompt, report, scratch, text, verify};
+use crate::{
+    artifacts, claude, command, config, environment, oom, prompt, report, scratch, text, verify,
+};
 
 /// The largest assignment. The supervisor writes it, of parts that are bounded themselves.
 const MAX_ASSIGNMENT: u64 = 16 << 20;
@@ -128,6 +130,13 @@ impl Work {
         make_folder(&artifacts).map_err(|e| local("make the artifact folder", &e))?;
         // Opened before the agent runs, which may put anything in its place.
         let folder = Folder::open(&artifacts).map_err(|e| local("open the artifact folder", &e))?;
+        if assignment.agent.driver == Driver::Claude {
+            let paths = &worker.paths;
+            let copies = assignment.agent.copy_workspace;
+            let cwd = if copies { &paths.workspace_copy() } else { &paths.workspace };
+            config::make(place, assignment.session.id, paths.login.as_deref(), cwd)
+                .map_err(|e| local("make the agent's configuration folder", &e))?;
+        }
         let ran = self.run_agent(worker, place, assignment, clock, watch);
         self.files = artifacts::whatever(&folder);
         let mut delivery = ran?;
@@ -162,12 +171,7 @@ impl Work {
             .map_err(|e| local("open the transcript", &e))?;
         let session = match assignment.agent.driver {
             Driver::Claude => {
-                let session = Session::choose(&assignment.session, &paths.config_dir);
-                if !session.resumed {
-                    session
-                        .set_aside(&paths.config_dir)
-                        .map_err(|e| local("put an empty session aside", &e))?;
-                }
+                let session = Session::choose(&assignment.session, &place.config());
                 session.note(&place.session()).map_err(|e| local("note the session", &e))?;
                 self.session = Some(session.id);
                 Some(session)
@@ -232,7 +236,7 @@ impl Work {
                 )?;
                 let lost =
                     failure::session_is_lost(&lock(&seen).0, &outcome.stderr) && session.resumed;
-                if lost && session.set_aside(&paths.config_dir).is_ok() {
+                if lost && session.set_aside(&place.config()).is_ok() {
                     tracing::warn!("The session can't be read. It is begun anew.");
                     return self.run_agent(worker, place, assignment, clock, watch);
                 }

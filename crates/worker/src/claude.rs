@@ -26,7 +26,7 @@ const NO_KEY: &str = "held-by-the-gateway";
 const BASE_URL: &str = "http://gateway";
 
 /// What a worker's configuration may change.
-const DEFAULTS: [(&str, &str); 8] = [
+const DEFAULTS: [(&str, &str); 10] = [
     ("DISABLE_AUTOUPDATER", "1"),
     ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
     // One process, one result: sub-agents run in the foreground, a command ends at its timeout.
@@ -36,6 +36,9 @@ const DEFAULTS: [(&str, &str); 8] = [
     // By default the CLI tries for three minutes; the supervisor knows better when to try again.
     ("CLAUDE_CODE_MAX_RETRIES", "4"),
     ("CLAUDE_CODE_STARTUP_FAILURE_RESULTS", "1"),
+    // What an agent remembers or schedules would be gone with the attempt: it is not offered.
+    ("CLAUDE_CODE_DISABLE_AUTO_MEMORY", "1"),
+    ("CLAUDE_CODE_DISABLE_CRON", "1"),
     // A refusal is told, not talked around and not handed to another model.
     ("CLAUDE_CODE_DISABLE_REFUSAL_RETRY", "1"),
     ("CLAUDE_CODE_DISABLE_REFUSAL_FALLBACK", "1"),
@@ -67,8 +70,9 @@ pub(crate) fn program(
     })?;
     let mut defaults = DEFAULTS.to_vec();
     let (loopback, secret);
+    let config = place.config();
     let mut fixed: Vec<(&str, &OsStr)> = vec![
-        ("CLAUDE_CONFIG_DIR", paths.config_dir.as_os_str()),
+        ("CLAUDE_CONFIG_DIR", config.as_os_str()),
         ("CLAUDE_CODE_TMPDIR", paths.scratch.as_os_str()),
     ];
     match &paths.gateway {
@@ -246,7 +250,7 @@ mod tests {
             tasks: "/tasks".into(),
             results: "/results".into(),
             workspace: "/workspace".into(),
-            config_dir: "/config".into(),
+            login: None,
             gateway: Gateway::Socket("/run/g.sock".into()),
             proxy: 3128,
             claude: "claude".into(),

@@ -12,6 +12,7 @@ mod attempt;
 mod child;
 mod claude;
 mod command;
+mod config;
 mod delivery;
 mod environment;
 mod failure;

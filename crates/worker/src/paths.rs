@@ -16,7 +16,8 @@ pub(crate) struct Paths {
     pub(crate) tasks: PathBuf,
     pub(crate) results: PathBuf,
     pub(crate) workspace: PathBuf,
-    pub(crate) config_dir: PathBuf,
+    /// The worker's own login, where it has one.
+    pub(crate) login: Option<PathBuf>,
     pub(crate) gateway: Gateway,
     /// The port of the way to other hosts, on the loopback.
     pub(crate) proxy: u16,
@@ -37,7 +38,7 @@ impl Paths {
             tasks: absolute(&args.tasks)?,
             results: absolute(&args.results)?,
             workspace: absolute(&args.workspace)?,
-            config_dir: absolute(&args.config_dir)?,
+            login: args.login.as_deref().map(absolute).transpose()?,
             gateway,
             proxy,
             claude: if is_name { args.claude.clone() } else { absolute(&args.claude)? },

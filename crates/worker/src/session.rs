@@ -36,8 +36,8 @@ impl Session {
         Self { id: plan.id, resumed, used, cost_usd }
     }
 
-    /// Puts a session aside that the CLI can't read, or of which there is only an empty file, so that it can be
-    /// begun anew: of a name for which there is a file, the CLI begins none.
+    /// Puts a session aside that the CLI can't read, so that it can be begun anew: of a name for which there
+    /// is a file, the CLI begins none.
     pub(crate) fn set_aside(&self, config_dir: &Path) -> io::Result<()> {
         for file in files(config_dir, self.id) {
             let aside = file.with_extension("jsonl.damaged");

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use protocol::{Attempt, TaskId, atomic_file};
+use protocol::{Attempt, CONFIG_DIR, SESSION_FILE, TaskId, atomic_file};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
@@ -38,6 +38,16 @@ impl Place {
     /// Returns the folder for artifacts.
     pub(crate) fn artifacts(&self) -> PathBuf {
         self.results.join("artifacts")
+    }
+
+    /// Returns the agent's configuration folder.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.results.join(CONFIG_DIR)
+    }
+
+    /// Returns the transcript of the session that an earlier attempt began, where there is one.
+    pub(crate) fn earlier_session(&self) -> PathBuf {
+        self.tasks.join(SESSION_FILE)
     }
 
     /// Returns the note of the session's id.

@@ -37,6 +37,16 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
 }
 
+impl Write for Partial {
+    fn write(&mut self, contents: &[u8]) -> io::Result<usize> {
+        self.0.write(contents)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A file that has no name of its own yet. It is removed when it gets none.
 #[derive(Debug)]
 pub(crate) struct Partial(tempfile::NamedTempFile);
@@ -50,10 +60,6 @@ impl Partial {
             .permissions(Permissions::from_mode(0o644))
             .tempfile_in(dir)?;
         Ok(Self(partial))
-    }
-
-    pub(crate) fn write_all(&mut self, contents: &[u8]) -> io::Result<()> {
-        self.0.write_all(contents)
     }
 
     pub(crate) fn sync_all(&self) -> io::Result<()> {

@@ -191,17 +191,62 @@ fn replica_that_is_up_is_preferred_to_a_lower_one_that_is_not() {
 }
 
 #[test]
-fn replica_for_one_attempt_is_used_again_only_when_it_is_gone() {
+fn spare_takes_the_next_task_and_a_replica_that_served_comes_back_only_when_it_is_gone() {
     let mut config = only_marie(1);
-    config.workers.values_mut().for_each(|limits| limits.per_attempt = true);
+    config.workers.values_mut().for_each(|limits| limits.per_task = true);
     let mut rig = Rig::new(config);
-    rig.add(task("a", "marie", &[]));
-    rig.add(task("b", "marie", &[]));
+    let start = |name: &str| Command::Start { replica: replica(name) };
+    let step = rig.add(task("a", "marie", &[]));
+    assert_eq!(dispatched(&step), ["a on marie-1"]);
+    assert!(
+        !step.commands.iter().any(|c| matches!(c, Command::Start { .. })),
+        "no work is to come"
+    );
+    assert!(rig.add(task("b", "marie", &[])).commands.contains(&start("marie-2")));
+    let step = rig.add(task("c", "marie", &["b"]));
+    assert!(!step.commands.iter().any(|c| matches!(c, Command::Start { .. })), "one is enough");
 
     let step = rig.complete("a");
     assert!(step.commands.contains(&Command::StopReplica { replica: replica("marie-1") }));
-    assert_eq!(dispatched(&step), [""; 0]);
-    assert_eq!(dispatched(&rig.gone("marie-1")), ["b on marie-1"]);
+    assert_eq!(dispatched(&step), ["b on marie-2"]);
+    assert!(!step.commands.contains(&start("marie-1")), "it is not gone yet");
+    let step = rig.gone("marie-1");
+    assert!(step.commands.contains(&start("marie-1")));
+    rig.step(scheduler::Input::ReplicaStarted { replica: replica("marie-1") });
+    assert_eq!(dispatched(&rig.complete("b")), ["c on marie-1"]);
+}
+
+#[test]
+fn spare_that_is_lost_is_not_replaced_before_an_attempt_has_run() {
+    let mut config = only_marie(1);
+    config.workers.values_mut().for_each(|limits| limits.per_task = true);
+    let mut rig = Rig::new(config);
+    let starts = |step: &scheduler::Step| {
+        step.commands.iter().filter(|c| matches!(c, Command::Start { .. })).count()
+    };
+    rig.add(task("a", "marie", &[]));
+    assert_eq!(starts(&rig.add(task("b", "marie", &[]))), 1);
+    assert_eq!(starts(&rig.gone("marie-2")), 0);
+    assert_eq!(starts(&rig.add(task("c", "marie", &[]))), 0, "`a` is not known to run");
+    let started = scheduler::Input::AttemptStarted { task: id("a"), attempt: attempt(1) };
+    assert_eq!(starts(&rig.step(started)), 1);
+}
+
+#[test]
+fn spare_that_does_not_serve_pauses_its_worker() {
+    let mut config = only_marie(1);
+    config.workers.values_mut().for_each(|limits| limits.per_task = true);
+    let mut rig = Rig::new(config);
+    rig.add(task("a", "marie", &[]));
+    rig.add(task("b", "marie", &[]));
+    rig.step(scheduler::Input::ReplicaGone {
+        replica: replica("marie-2"),
+        used: scheduler::Used::default(),
+        error: error(FailureKind::WorkerLost),
+        pause: true,
+    });
+    assert_eq!(dispatched(&rig.complete("a")), [""; 0]);
+    assert_eq!(rig.scheduler.paused().count(), 1);
 }
 
 #[test]

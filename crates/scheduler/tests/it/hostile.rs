@@ -12,7 +12,7 @@ prop_compose! {
         replicas in 1_u32..4,
         max_running in 1_usize..6,
         retries in 0_u32..4,
-        per_attempt: bool,
+        per_task: bool,
         resumes: bool,
         max_lost in 1_u32..4,
         backoff in 0_u32..20,
@@ -21,11 +21,11 @@ prop_compose! {
         for limits in config.workers.values_mut() {
             limits.replicas = replicas;
             limits.retries = retries;
-            limits.per_attempt = per_attempt;
+            limits.per_task = per_task;
             limits.resumes = resumes;
         }
         // Workers differ.
-        config.workers.entry(worker("marie")).and_modify(|limits| limits.per_attempt = false);
+        config.workers.entry(worker("marie")).and_modify(|limits| limits.per_task = false);
         config.workers.entry(worker("anga")).and_modify(|limits| limits.replicas = 1);
         Config { max_running, max_lost, backoff_base: backoff * SECOND, ..config }
     }
@@ -61,8 +61,10 @@ proptest! {
 #[test]
 fn world_is_as_bad_as_it_claims() {
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
+    let mut config = config();
+    config.workers.entry(worker("fabien")).and_modify(|limits| limits.per_task = true);
     for seed in 0..60 {
-        let mut world = World::new(config(), seed);
+        let mut world = World::new(config.clone(), seed);
         world.play();
         for run in world.scheduler.runs() {
             if let RunPhase::Ended { state, .. } = run.phase {
@@ -74,6 +76,8 @@ fn world_is_as_bad_as_it_claims() {
         }
     }
     let expected = [
+        "a spare was lost",
+        "a spare was started",
         "acted on a stop order",
         "answer written again",
         "backoff",

@@ -396,6 +396,10 @@ impl Records {
             | Command::WriteTaskFile { .. }
             | Command::Interrupt { .. }
             | Command::CloseRun { .. } => {}
+            Command::Start { replica } => {
+                assert_eq!(scheduler.attempt_on(replica), None, "{replica:?} serves already");
+                assert!(!self.leaving.contains(replica), "{replica:?} is not gone yet");
+            }
         }
     }
 

@@ -31,13 +31,7 @@ pub(crate) fn replica(name: &str) -> ReplicaId {
 }
 
 pub(crate) fn limits() -> WorkerLimits {
-    WorkerLimits {
-        replicas: 2,
-        per_attempt: false,
-        timeout: 100 * SECOND,
-        retries: 2,
-        resumes: true,
-    }
+    WorkerLimits { replicas: 2, per_task: false, timeout: 100 * SECOND, retries: 2, resumes: true }
 }
 
 /// The orchestrator, marie, anga and fabien, with two replicas and two retries each.

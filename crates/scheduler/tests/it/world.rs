@@ -284,6 +284,7 @@ impl World {
             let replica = match &command {
                 Command::Dispatch { replica, .. }
                 | Command::Interrupt { replica, .. }
+                | Command::Start { replica }
                 | Command::StopReplica { replica } => replica.clone(),
                 Command::SetBudget { .. }
                 | Command::WriteTaskFile { .. }
@@ -476,6 +477,16 @@ impl World {
                 }
                 self.inbox.push(Message::Gone(replica.clone()));
                 self.saw("acted on a stop order");
+            }
+            Command::Start { .. } if !self.fair && self.rng.below(4) == 0 => {
+                container.running = false;
+                self.inbox.push(Message::Gone(replica.clone()));
+                self.saw("a spare was lost");
+            }
+            Command::Start { .. } => {
+                container.running = true;
+                self.send(Input::ReplicaStarted { replica: replica.clone() });
+                self.saw("a spare was started");
             }
             other => unreachable!("{other:?} is for no replica"),
         }

@@ -98,6 +98,7 @@ impl Dispatcher {
             attempt,
             priority: entry.task.priority,
             token: live.token,
+            session: live.session,
             rehearsal: self.rehearsal,
         })
     }

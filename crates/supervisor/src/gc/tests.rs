@@ -175,7 +175,7 @@ async fn only_files_with_our_names_and_of_some_age_are_unfinished() {
     let world = World::of_diligent_workers();
     let daemon = world.up().await;
     let adhoc = world.installation.runs().join("adhoc");
-    let sessions = world.installation.agent_config(&"emma".parse().unwrap()).join("projects/-w");
+    let sessions = world.installation.sessions(protocol::RunId::Adhoc);
     let session = "01a1f84a-95c0-4c3a-9b1e-4d5f60718a93.jsonl";
     fs::create_dir_all(&sessions).unwrap();
     let make = |path: PathBuf, old: bool| {
@@ -199,4 +199,28 @@ async fn only_files_with_our_names_and_of_some_age_are_unfinished() {
     clear(&daemon, ALL).await;
     assert!(gone.iter().all(|path| !path.exists()), "{gone:?}");
     assert!(stay.iter().all(|path| path.exists()), "{stay:?}");
+}
+
+/// Earlier versions let containers write there, and followed what they found.
+#[tokio::test(start_paused = true)]
+async fn link_that_an_agent_left_leads_to_nothing_that_is_removed() {
+    let world = World::of_diligent_workers();
+    let daemon = world.up().await;
+    let outside = tempfile::tempdir().unwrap();
+    let session = outside.path().join("-w/01a1f84a-95c0-4c3a-9b1e-4d5f60718a93.jsonl");
+    fs::create_dir_all(session.parent().unwrap()).unwrap();
+    let old = SystemTime::now() - 2 * UNFINISHED;
+    File::create(&session).unwrap().set_modified(old).unwrap();
+    let config = world.installation.old_agent_config();
+    let emma = config.join("emma");
+    fs::create_dir_all(&emma).unwrap();
+    let links = [emma.join("projects"), emma.join("other"), config.join("marie")];
+    links.iter().for_each(|link| std::os::unix::fs::symlink(outside.path(), link).unwrap());
+    let report = clear(&daemon, ALL).await;
+    assert_eq!(
+        names(&report, GcKind::Session),
+        [".supervisor/config/emma", ".supervisor/config/marie"]
+    );
+    assert!(session.exists(), "what lies behind a link is somebody else's");
+    assert!(!emma.exists() && !links[2].is_symlink());
 }

@@ -111,10 +111,7 @@ impl Runtime for FakeRuntime {
         }
         if let Some(found) = state.replicas.remove(&spec.replica) {
             let runs = found.end.borrow().is_none();
-            let other_attempt = spec.only_attempt.is_some()
-                && found.spec.only_attempt.is_some()
-                && spec.only_attempt != found.spec.only_attempt;
-            if runs && (found.spec == *spec || (busy && !other_attempt)) {
+            if runs && (found.spec == *spec || busy) {
                 state.replicas.insert(spec.replica.clone(), found);
                 return Ok(());
             }
@@ -191,7 +188,7 @@ pub fn spec() -> ReplicaSpec {
         results: "/results".into(),
         workspace: "/workspace".into(),
         workspace_mode: WorkspaceMode::ReadOnly,
-        config_dir: "/config".into(),
+        login: None,
         auth: Auth::Gateway,
         scratch: "/scratch".into(),
         gateway: "/gateway".into(),
@@ -199,7 +196,7 @@ pub fn spec() -> ReplicaSpec {
         resources: Resources::default(),
         user: Owner { uid: 1, gid: 1 },
         asks_model: true,
-        only_attempt: None,
+        container: protocol::ContainerMode::Resident,
     }
 }
 

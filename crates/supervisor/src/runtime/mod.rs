@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use protocol::{Auth, HostRule, ReplicaId, Resources, WorkerId, WorkspaceMode};
+use protocol::{Auth, ContainerMode, HostRule, ReplicaId, Resources, WorkerId, WorkspaceMode};
 use thiserror::Error;
 
 /// What starts a replica. Paths are absolute and on the supervisor's file system.
@@ -41,9 +41,8 @@ pub struct ReplicaSpec {
     pub workspace: PathBuf,
     /// Whether the workspace may be written.
     pub workspace_mode: WorkspaceMode,
-    /// The agent's configuration: `/config` in a container. With [`Auth::Home`] it is the worker's
-    /// folder in `auth-homes/`.
-    pub config_dir: PathBuf,
+    /// With [`Auth::Home`], the worker's folder in `auth-homes/`: `/login` in a container, read-only.
+    pub login: Option<PathBuf>,
     /// Whose credential is used; only to be shown.
     pub auth: Auth,
     /// Where the agent keeps what it throws away, where the runtime has no `/tmp` of its own for it.
@@ -60,9 +59,8 @@ pub struct ReplicaSpec {
     pub resources: Resources,
     /// Who the agent runs as, in a container.
     pub user: Owner,
-    /// Set where the replica serves one attempt only: its name. A replica that was started for
-    /// another attempt is not adopted but replaced.
-    pub only_attempt: Option<String>,
+    /// How long it serves. Not the runtime's business.
+    pub container: ContainerMode,
 }
 
 /// The name of the gateway's socket in its folder.

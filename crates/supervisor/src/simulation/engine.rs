@@ -116,12 +116,10 @@ impl World {
         if let Some(error) = failed.take_if(|_| self.rng.per_mille(600)) {
             return Err(error);
         }
-        let adopted = self.containers.get(&spec.replica).is_some_and(|found| {
-            let other = spec.only_attempt.is_some()
-                && found.spec.only_attempt.is_some()
-                && spec.only_attempt != found.spec.only_attempt;
-            found.runs() && (found.spec == *spec || (busy && !other))
-        });
+        let adopted = self
+            .containers
+            .get(&spec.replica)
+            .is_some_and(|found| found.runs() && (found.spec == *spec || busy));
         if !adopted {
             self.remove(&spec.replica);
             self.start(spec);

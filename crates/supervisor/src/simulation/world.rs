@@ -196,9 +196,9 @@ impl World {
         self.installation = Some(installation.clone());
         disk::with(|disk| disk.set_clock(self.now));
         disk::as_world(|| {
-            for (name, replicas, per_attempt) in self.workload.workers {
+            for (name, replicas, per_task) in self.workload.workers {
                 let folder = installation.workspace(&super::workload::worker(name));
-                let container = if per_attempt { "per-attempt" } else { "resident" };
+                let container = if per_task { "per-task" } else { "resident" };
                 let text = format!(
                     "description = \"Does things.\"\ncommand = [\"true\"]\ntimeout = 60\nretries = 20\n\
                      replicas = {replicas}\ncontainer = \"{container}\"\n"

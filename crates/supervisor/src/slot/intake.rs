@@ -26,12 +26,24 @@ impl Slot {
     /// change them any more, synced, and named as they will be published. May be called again, also
     /// after a crash in the middle.
     ///
-    /// A result that can't be used becomes a report that says so: the attempt is over either way.
+    /// A result that can't be used becomes a report that says so: the attempt is over either way. The
+    /// transcript of a session that may go on is kept by then.
     ///
     /// # Errors
     ///
     /// I/O errors on our side, such as a full disk; the result is still in the slot then.
     pub fn take_in(&self, awaited: &Awaited, now: Time) -> io::Result<Option<TaskResult>> {
+        let report = self.read_report(awaited, now)?;
+        // A plan that is refused goes back to its session, too.
+        let is_over =
+            |report: &TaskResult| report.status == Status::Complete && report.plan.is_none();
+        if report.as_ref().is_some_and(|report| !is_over(report)) {
+            self.keep_session(awaited)?;
+        }
+        Ok(report)
+    }
+
+    fn read_report(&self, awaited: &Awaited, now: Time) -> io::Result<Option<TaskResult>> {
         let unusable = |why: &dyn fmt::Display| Ok(Some(unusable(awaited, why, now)));
         let name = awaited.task.slot_name(awaited.attempt);
         let folder = Folder::open(&self.results())?;

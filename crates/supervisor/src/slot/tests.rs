@@ -86,7 +86,7 @@ fn world() -> (tempfile::TempDir, Slot) {
     let installation = Installation::at(dir.path()).unwrap();
     let slot =
         Slot::new(installation, "marie".parse().unwrap(), "marie-1".parse().unwrap(), None, true);
-    slot.make(&dir.path().join("config")).unwrap();
+    slot.make(None).unwrap();
     (dir, slot)
 }
 

@@ -169,8 +169,42 @@ fn is_dot(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 
+/// Returns the bytes of a file, or of all that is below a folder, following no link. What is nested deeper than
+/// [`MAX_DEPTH`] is not counted.
+///
+/// # Errors
+///
+/// Any I/O error, but that something below has gone meanwhile.
+pub(crate) fn size(path: &Path) -> io::Result<u64> {
+    let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
+    let parent = rustix::fs::open(path.parent().unwrap_or(path), FOLDER, Mode::empty())?;
+    Ok(size_of_entry(&parent, &CString::new(name.as_bytes())?, MAX_DEPTH)?)
+}
+
+fn size_of_entry(at: &OwnedFd, name: &CStr, depth: usize) -> Result<u64, Errno> {
+    let folder = match rustix::fs::openat(at, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(folder) => folder,
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            return Ok(u64::try_from(stat.st_size).unwrap_or(0));
+        }
+        Err(errno) => return Err(errno),
+    };
+    let mut bytes = 0;
+    for inner in Dir::read_from(&folder)? {
+        let inner = inner?;
+        if depth > 0 && !is_dot(inner.file_name()) {
+            bytes += match size_of_entry(&folder, inner.file_name(), depth - 1) {
+                Err(Errno::NOENT) => 0,
+                size => size?,
+            };
+        }
+    }
+    Ok(bytes)
+}
+
 /// Removes a file or a folder with all that is in it, following no link. `Ok` when there is none.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         #[cfg(feature = "simulate")]
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),

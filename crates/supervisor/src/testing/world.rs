@@ -108,8 +108,10 @@ impl World {
     /// Writes a worker's configuration: what all have, and this.
     pub(crate) fn configure(&self, worker: &str, rest: &str) {
         let common = "description = \"Does things.\"\ncommand = [\"true\"]\ntimeout = 60\n";
+        // What replicas do is easier to follow when they stay.
+        let stays = if rest.contains("container = ") { "" } else { "container = \"resident\"\n" };
         let file = self.installation.workspace(&id(worker)).join("worker.toml");
-        let text = format!("{common}{rest}\n");
+        let text = format!("{common}{stays}{rest}\n");
         atomic_file::replace(&file, text.as_bytes(), Durability::Volatile).unwrap();
     }
 

@@ -60,7 +60,23 @@ impl Stage {
     fn requests(&self) -> Vec<Value> {
         self.requests.lock().unwrap().clone()
     }
+
+    /// Returns where the CLI keeps an attempt's session.
+    fn session(&self, name: &str) -> Option<PathBuf> {
+        let projects = self.slot.path(&format!("results/{name}/config/projects"));
+        let mut folders = std::fs::read_dir(projects).ok()?;
+        Some(folders.next()?.unwrap().path().join(format!("{SESSION}.jsonl")))
+    }
+
+    /// Gives an attempt the session of an earlier one, as the supervisor does.
+    fn hand_on(&self, from: &str, to: &str) {
+        let transcript = std::fs::read_to_string(self.session(from).unwrap()).unwrap();
+        self.slot.give(to, &transcript);
+    }
 }
+
+/// The session of all assignments here.
+const SESSION: &str = "00000000-0000-4000-8000-000000000002";
 
 fn write(path: &std::path::Path) -> Answer {
     Answer::Tool("Write", json!({ "file_path": path, "content": "hello" }))
@@ -144,6 +160,7 @@ fn next_attempt_resumes_the_session_and_counts_only_its_own_tokens() {
     let error = first.error.clone().unwrap();
     assert_eq!(error.kind, FailureKind::BadOutput);
     assert_eq!(first.usage.input_tokens, 100);
+    stage.hand_on("t.1", "t.2");
 
     assignment["attempt"] = json!(2);
     assignment["feedback"] = json!([error.message]);
@@ -172,36 +189,15 @@ fn session_that_cannot_be_read_is_begun_anew() {
     let mut assignment = stage.assignment(&["Read"]);
     assignment["session"]["resume"] = json!(true);
     assignment["session"]["used"] = json!({ "input_tokens": 5000 });
-    let project = stage.slot.path("config/projects/-workspace");
-    std::fs::create_dir_all(&project).unwrap();
-    let file = project.join("00000000-0000-4000-8000-000000000002.jsonl");
-    std::fs::write(&file, "{\"type\":\"user\",\"mess").unwrap();
+    // Lines of JSON, and no session: the CLI finds nothing to go on from.
+    stage.slot.give("t.1", "{\"type\":\"user\"}\n");
     let _worker = stage.worker();
     stage.slot.put(&assignment);
     let result = stage.slot.result("t.1");
     assert_eq!((result.status, result.summary.as_str()), (Status::Complete, "anew"), "{result:?}");
     assert_eq!(result.usage.input_tokens, 100);
+    let file = stage.session("t.1").expect("the file that the CLI could not read");
     assert!(file.with_extension("jsonl.damaged").exists());
-}
-
-/// As a full disk or a power cut leaves it: the CLI can't go on with it, nor begin one of its name.
-#[test]
-fn session_whose_file_is_empty_is_begun_anew() {
-    let answers = |_: &Slot| vec![Answer::hand_in("anew", &[])];
-    let Some(stage) = Stage::new("session_whose_file_is_empty", answers) else {
-        return;
-    };
-    let mut assignment = stage.assignment(&["Read"]);
-    assignment["session"]["resume"] = json!(true);
-    let file = stage.slot.path("workspace").display().to_string().replace(['/', '.'], "-");
-    let project = stage.slot.path("config/projects").join(file);
-    std::fs::create_dir_all(&project).unwrap();
-    let file = project.join("00000000-0000-4000-8000-000000000002.jsonl");
-    std::fs::File::create(&file).unwrap();
-    let _worker = stage.worker();
-    stage.slot.put(&assignment);
-    let result = stage.slot.result("t.1");
-    assert_eq!((result.status, result.summary.as_str()), (Status::Complete, "anew"), "{result:?}");
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["tasks", "results", "workspace", "config", "scratch"] {
+        for name in ["tasks", "results", "workspace", "scratch"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         Self { dir }
@@ -79,10 +79,17 @@ impl Slot {
             assignment["attempt"]
         );
         let partial = self.path(&format!("tasks/.{name}"));
-        fs::create_dir(&partial).unwrap();
+        fs::create_dir_all(&partial).unwrap();
         fs::write(partial.join("task.json"), assignment.to_string()).unwrap();
         fs::rename(partial, self.path(&format!("tasks/{name}"))).unwrap();
         name
+    }
+
+    /// Gives an attempt that is not put there yet the transcript of an earlier session.
+    pub(crate) fn give(&self, name: &str, transcript: &str) {
+        let partial = self.path(&format!("tasks/.{name}"));
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join("session.jsonl"), transcript).unwrap();
     }
 
     /// Starts a worker on this slot, and a gateway if there is none.
@@ -102,7 +109,6 @@ impl Slot {
             ("--tasks", "tasks"),
             ("--results", "results"),
             ("--workspace", "workspace"),
-            ("--config-dir", "config"),
             ("--scratch", "scratch"),
             ("--gateway", "gateway.sock"),
         ] {

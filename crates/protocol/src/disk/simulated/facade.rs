@@ -382,10 +382,6 @@ impl Partial {
         Ok(Self { path: Some(path), file })
     }
 
-    pub(crate) fn write_all(&mut self, contents: &[u8]) -> io::Result<()> {
-        self.file.write_all(contents)
-    }
-
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         self.file.sync_all()
     }
@@ -403,6 +399,16 @@ impl Partial {
             with(|disk| disk.rename(own, path, replace))?;
             self.path = None;
         }
+        Ok(())
+    }
+}
+
+impl Write for Partial {
+    fn write(&mut self, contents: &[u8]) -> io::Result<usize> {
+        self.file.write(contents)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

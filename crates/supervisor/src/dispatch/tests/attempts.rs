@@ -1,8 +1,10 @@
 //! What becomes of attempts: retries, deadlines, engines and replicas that go away.
 
 use std::future::pending;
-use std::sync::Arc;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::{Event, FailureKind, Status, TaskError};
@@ -488,21 +490,62 @@ async fn started_attempt_is_journaled_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replica_of_one_attempt_is_stopped_after_each() {
+async fn each_attempt_gets_a_fresh_replica_and_the_next_one_waits_already() {
     let world = World::of_diligent_workers();
-    world.configure("marie", "container = \"per-attempt\"\nreplicas = 1");
+    world.configure("marie", "container = \"per-task\"\nreplicas = 1");
     let daemon = world.up().await;
     for task in ["a", "b"] {
         let task = json!({"task_id": task, "worker": "marie", "description": "x"});
         daemon.add(task).await.unwrap();
     }
     assert_eq!(daemon.ended(["a", "b"]).await, [Status::Complete; 2]);
+    // Before each start is made sure that nothing is there.
+    let (first, spare) = (["stop marie-1", "ensure marie-1"], ["stop marie-2", "ensure marie-2"]);
     let calls = until("the last one is stopped", async || {
-        Some(world.engine.calls()).filter(|calls| calls.len() >= 4)
+        Some(world.engine.calls()).filter(|calls| calls.len() >= 6)
     })
     .await;
-    let one = ["ensure marie-1", "stop marie-1"];
-    assert_eq!(calls, [one[0], one[1], one[0], one[1]]);
+    let of = |replica: &str| -> Vec<&str> {
+        calls.iter().map(String::as_str).filter(|call| call.ends_with(replica)).collect()
+    };
+    assert_eq!(of("marie-1"), [first[0], first[1], first[0]]);
+    assert_eq!(of("marie-2"), [spare[0], spare[1], spare[0]]);
+    assert_eq!(world.begun(), ["a.1 on marie-1", "b.1 on marie-2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_an_attempt_wrote_is_there_when_its_replica_starts_anew() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let world = World::new(move |job| {
+        let log = Arc::clone(&log);
+        async move {
+            let names = |folder: &Path| -> Vec<_> {
+                let entries = std::fs::read_dir(folder).unwrap();
+                entries.map(|entry| entry.unwrap().file_name()).collect()
+            };
+            let slot = &job.spec.results;
+            log.lock()
+                .unwrap()
+                .push((names(slot), std::fs::metadata(slot).unwrap().mode() & 0o777));
+            for name in [".hidden", ".worker.lock", "x.1.json", ".config.new"] {
+                std::fs::File::create(slot.join(name)).unwrap();
+            }
+            std::fs::set_permissions(slot, std::fs::Permissions::from_mode(0o711)).unwrap();
+            job.hand_in(&job.done(&[]));
+            None
+        }
+    });
+    world.configure("marie", "container = \"per-task\"\nreplicas = 1");
+    let daemon = world.up().await;
+    for task in ["a", "b", "c"] {
+        let task = json!({"task_id": task, "worker": "marie", "description": "x"});
+        daemon.add(task).await.unwrap();
+    }
+    assert_eq!(daemon.ended(["a", "b", "c"]).await, [Status::Complete; 3]);
+    assert_eq!(world.begun()[2], "c.1 on marie-1", "the third has the first one's folders");
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().all(|found| *found == (Vec::new(), seen[0].1)), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]

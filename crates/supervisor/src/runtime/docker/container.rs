@@ -25,9 +25,6 @@ pub(super) const WORKER: &str = "supervisor.worker";
 pub(super) const REPLICA: &str = "supervisor.replica";
 /// The label with the fingerprint of all that the engine was told.
 pub(super) const SPEC: &str = "supervisor.spec";
-/// The label with the only attempt that it serves; absent where it serves any.
-pub(super) const ATTEMPT: &str = "supervisor.attempt";
-
 /// The label with which folders it was given: one that was removed and made again is another, and a
 /// container goes on with the one that is gone.
 pub(super) const FOLDERS: &str = "supervisor.folders";
@@ -37,6 +34,9 @@ const PROGRAM_DIR: &str = "/opt/supervisor";
 
 /// Where the gateway's folder is.
 const GATEWAY_DIR: &str = "/run/gateway";
+
+/// Where the worker's own login is, where it has one.
+const LOGIN_DIR: &str = "/login";
 
 /// An address that is nobody's (RFC 5737).
 const NOWHERE: &str = "192.0.2.1";
@@ -58,6 +58,9 @@ pub(super) fn describe(
     }
     if !spec.asks_model {
         command.push("--no-model".to_owned());
+    }
+    if spec.login.is_some() {
+        command.extend(["--login".to_owned(), LOGIN_DIR.to_owned()]);
     }
     ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -127,16 +130,17 @@ fn walls(spec: &ReplicaSpec, engine: &Engine, network: Option<&str>) -> HostConf
 
 /// Returns the folders that are mounted: where they are, where they are seen, whether they may be
 /// written. No files: a mounted file goes stale when it is replaced.
-fn folders(spec: &ReplicaSpec) -> [(&Path, &'static str, bool); 6] {
+fn folders(spec: &ReplicaSpec) -> Vec<(&Path, &'static str, bool)> {
     let shared = spec.workspace_mode == WorkspaceMode::Shared;
-    [
+    let mut folders = vec![
         (spec.program.parent().unwrap_or(Path::new("/")), PROGRAM_DIR, false),
-        (&spec.tasks, "/tasks", false),
+        (spec.tasks.as_path(), "/tasks", false),
         (&spec.results, "/results", true),
         (&spec.workspace, "/workspace", shared),
-        (&spec.config_dir, "/config", true),
         (&spec.gateway, GATEWAY_DIR, false),
-    ]
+    ];
+    folders.extend(spec.login.as_deref().map(|login| (login, LOGIN_DIR, false)));
+    folders
 }
 
 /// Checks that all folders are there that a container is to see. Docker would refuse; Podman would
@@ -256,15 +260,8 @@ impl Container {
 
     /// Returns whether it has work that a replacement would lose.
     ///
-    /// One that serves another attempt only would never serve the one that is asked for; and nothing comes
-    /// of one whose folders are gone.
+    /// Nothing comes of one whose folders are gone.
     pub(super) fn is_kept_while_busy(&self, spec: &ReplicaSpec) -> bool {
-        if self.label(FOLDERS).is_some_and(|folders| folders != identity(spec)) {
-            return false;
-        }
-        match (self.label(ATTEMPT), &spec.only_attempt) {
-            (Some(served), Some(asked)) => served == asked,
-            _ => true,
-        }
+        self.label(FOLDERS).is_none_or(|folders| folders == identity(spec))
     }
 }

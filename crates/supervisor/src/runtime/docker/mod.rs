@@ -143,19 +143,16 @@ impl DockerRuntime {
         let mut body = container::describe(spec, &self.engine, network.as_deref());
         let folders = container::identity(spec);
         let fingerprint = fingerprint::of(json!({
-            "body": body, "image": image, "program": program, "attempt": spec.only_attempt,
+            "body": body, "image": image, "program": program,
             "folders": folders, "settings": container::settings_identity(spec),
         }));
-        let mut labels = HashMap::from([
+        let labels = HashMap::from([
             (container::INSTALLATION.to_owned(), self.installation.clone()),
             (container::WORKER.to_owned(), spec.worker.to_string()),
             (container::REPLICA.to_owned(), spec.replica.to_string()),
             (container::SPEC.to_owned(), fingerprint),
             (container::FOLDERS.to_owned(), folders),
         ]);
-        if let Some(attempt) = &spec.only_attempt {
-            labels.insert(container::ATTEMPT.to_owned(), attempt.clone());
-        }
         body.labels = Some(labels);
         Ok(body)
     }

@@ -72,7 +72,7 @@ pub(super) fn arguments(spec: &ReplicaSpec) -> Vec<OsString> {
         ("--tasks", Some(&spec.tasks)),
         ("--results", Some(&spec.results)),
         ("--workspace", Some(&spec.workspace)),
-        ("--config-dir", Some(&spec.config_dir)),
+        ("--login", spec.login.as_deref()),
         ("--gateway", Some(&socket)),
         ("--claude", spec.claude.as_deref()),
         ("--scratch", Some(&spec.scratch)),

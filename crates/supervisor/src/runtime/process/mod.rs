@@ -90,7 +90,6 @@ impl ProcessRuntime {
             .collect();
         Ok(fingerprint::of(json!({
             "path": spec.program, "program": program, "arguments": arguments,
-            "attempt": spec.only_attempt,
         })))
     }
 
@@ -106,7 +105,6 @@ impl ProcessRuntime {
             started: process.started,
             boot: boot_id(),
             spec: fingerprint,
-            attempt: spec.only_attempt.clone(),
             log_from,
         };
         if let Err(error) = record.write(&self.record_path(&spec.replica)) {
@@ -201,14 +199,8 @@ impl Runtime for ProcessRuntime {
         let running = Record::read(&self.record_path(replica))
             .filter(|record| record.process().is_some() && record.replica == *replica);
         if let Some(running) = running.as_ref().filter(|_| busy) {
-            // One that serves another attempt only would never serve this one.
-            let is_for_another = running.attempt.is_some()
-                && spec.only_attempt.is_some()
-                && running.attempt != spec.only_attempt;
-            if !is_for_another {
-                debug!(%replica, pid = running.pid, "Busy worker adopted.");
-                return Ok(());
-            }
+            debug!(%replica, pid = running.pid, "Busy worker adopted.");
+            return Ok(());
         }
         // Before anything is stopped: it may not be possible to start another.
         let fingerprint = self.fingerprint(spec).await?;

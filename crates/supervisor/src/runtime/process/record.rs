@@ -24,8 +24,6 @@ pub(super) struct Record {
     pub(super) boot: String,
     /// The fingerprint of the spec.
     pub(super) spec: String,
-    /// The only attempt that it serves, if there is only one.
-    pub(super) attempt: Option<String>,
     /// Where in the log file its output begins.
     pub(super) log_from: u64,
 }
