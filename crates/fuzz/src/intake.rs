@@ -7,7 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use protocol::{
-    Attempt, FailureKind, Priority, RunId, SessionId, Status, TaskResult, Time, Token, WorkerId,
+    Attempt, FailureKind, Priority, ReportKey, ReportSecret, RunId, SessionId, Status, TaskResult,
+    Time, Token, WorkerId,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use supervisor::install::Installation;
@@ -44,6 +45,7 @@ pub struct Intake {
     slot: Slot,
     awaited: Awaited,
     private: PathBuf,
+    secret: ReportSecret,
 }
 
 impl Intake {
@@ -60,7 +62,9 @@ impl Intake {
         put(&dir.path().join("secret"), SECRET.as_bytes());
         let id = |text: &str| -> WorkerId { done(text.parse(), "it is a name") };
         let replica = done("marie-1".parse(), "it is a replica's name");
-        let slot = Slot::new(installation.clone(), id("marie"), replica, None, true);
+        let secret = ReportKey::new([7; 32]).secret(&replica);
+        let slot =
+            Slot::new(installation.clone(), id("marie"), replica, None, true, secret.clone());
         done(slot.make(None), "the slot is made");
         let awaited = Awaited {
             task: done("a".parse(), "it is a task's name"),
@@ -70,10 +74,11 @@ impl Intake {
             priority: Priority::Medium,
             token: Token::from_random(1, 2),
             session: SessionId::from_random(1, 2),
+            verify: None,
             rehearsal: false,
         };
         let private = installation.attempt(RunId::Adhoc, &awaited.task, Attempt::FIRST);
-        Self { dir, slot, awaited, private }
+        Self { dir, slot, awaited, private, secret }
     }
 
     /// Returns what a good worker hands in.
@@ -99,12 +104,21 @@ impl Intake {
         serde_json::to_vec(&report).unwrap_or_else(|error| panic!("BUG: {error}"))
     }
 
-    /// Hands in any bytes. Returns whether they were taken for what the attempt reports.
+    /// Hands in any bytes with the worker's proof. Returns whether they were taken for what the attempt reports.
     ///
     /// # Panics
     ///
     /// When a result counts that must not.
     pub fn hand_in(&self, bytes: &[u8]) -> bool {
+        self.hand_in_file(&self.secret.seal(self.awaited.report_of(), bytes))
+    }
+
+    /// Hands in a file of any bytes. Returns whether they were taken for what the attempt reports.
+    ///
+    /// # Panics
+    ///
+    /// When a result counts that must not.
+    pub fn hand_in_file(&self, bytes: &[u8]) -> bool {
         put(&self.slot.results().join("a.1.json"), bytes);
         let counts = self.take_in() == Some(true);
         drop(fs::remove_file(self.slot.results().join("a.1.json")));
@@ -127,10 +141,9 @@ impl Intake {
             report.artifacts.iter().all(|path| path.starts_with("results/marie/a/")),
             "{report:?}"
         );
-        let unusable = report
-            .error
-            .as_ref()
-            .is_some_and(|e| e.message.starts_with("the result can't be used"));
+        let unusable = report.error.as_ref().is_some_and(|e| {
+            e.kind == FailureKind::Tampered || e.message.starts_with("the result can't be used")
+        });
         Some(!unusable)
     }
 
@@ -150,7 +163,7 @@ impl Intake {
             7 => fs::hard_link(self.slot.results().join("x"), path),
             8 => fs::remove_file(path),
             9 => fs::create_dir_all(path.join("1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17/18")),
-            10 => try_put(path, &self.good()),
+            10 => try_put(path, &self.secret.seal(self.awaited.report_of(), &self.good())),
             _ => try_put(path, bytes),
         };
     }

@@ -68,7 +68,9 @@ fn intake(seed: u64, results: u64) -> ExitCode {
         if number == WARM_UP {
             before = memory("VmRSS:");
         }
-        counted += u64::from(intake.hand_in(mutator.input()));
+        let input = mutator.input();
+        counted += u64::from(intake.hand_in(input));
+        assert!(!intake.hand_in_file(input), "it has no proof, and counts");
     }
     // At its highest, wherever that was.
     let grown = memory("VmHWM:").saturating_sub(before);

@@ -57,6 +57,16 @@ pub const UNREACHABLE_CODE: u8 = 69;
 /// What the last line of a worker begins with that waits no longer for the model's API.
 pub const UNREACHABLE: &str = "worker waits no longer: ";
 
+/// The exit code of `worker check` when the task's command did not end with 0. What it prints begins with
+/// [`CHECK_SAYS`] and says how it ended. (`EX_DATAERR` of sysexits.h.)
+pub const CHECK_FAILED_CODE: u8 = 65;
+
+/// The exit code of `worker check` when the command can't be run at all; it prints why. (`EX_SOFTWARE` of sysexits.h.)
+pub const CHECK_IMPOSSIBLE_CODE: u8 = 70;
+
+/// What a worker that checks says first.
+pub const CHECK_SAYS: &str = "check: ";
+
 /// `task.json` of an attempt's folder in a slot: all that a worker has to know.
 ///
 /// Written by the supervisor, read by the worker of the same build: it is not a published format.

@@ -35,6 +35,23 @@ pub fn create(path: &Path, contents: &[u8], durability: Durability) -> io::Resul
     sync_name(path, durability)
 }
 
+/// Writes a file that was not there, for the user alone, and makes it survive a power cut. It is on the machine's own
+/// disk, in a simulation, too.
+///
+/// # Errors
+///
+/// As [`create`].
+pub fn create_private(path: &Path, contents: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    // Files of this kind are made with 0600.
+    let mut partial =
+        tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(parent(path))?;
+    partial.write_all(contents)?;
+    partial.as_file().sync_all()?;
+    partial.persist_noclobber(path)?;
+    std::fs::File::open(parent(path))?.sync_all()
+}
+
 /// Writes a file, in place of one that may be there.
 ///
 /// # Errors

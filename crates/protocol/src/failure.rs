@@ -44,11 +44,17 @@ pub enum FailureKind {
     Refused,
     /// The task can't be done as it stands.
     Invalid,
+    /// Something lay in the place of the attempt's report that does not carry the worker's proof.
+    Tampered,
     /// Somebody cancelled it.
     Cancelled,
     /// What it depends on failed.
     Dependency,
 }
+
+/// What to do about an attempt that was [`Tampered`](FailureKind::Tampered) with.
+pub const TAMPERED_HINT: &str = "Look at the attempt's transcript before you trust its worker again; \
+                                 `supervisor retry` makes a new attempt.";
 
 impl FailureKind {
     /// Returns whether it is nobody's fault here and passes by itself, so that the task only waits.
@@ -75,6 +81,7 @@ impl FailureKind {
             Self::Budget => "budget",
             Self::Refused => "refused",
             Self::Invalid => "invalid",
+            Self::Tampered => "tampered",
             Self::Cancelled => "cancelled",
             Self::Dependency => "dependency",
         }

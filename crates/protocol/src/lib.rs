@@ -19,6 +19,7 @@ mod ids;
 pub mod mutants;
 mod outcome;
 mod plan;
+mod proof;
 pub mod schema;
 pub mod session;
 pub mod strict;
@@ -28,8 +29,9 @@ pub mod untrusted;
 mod worker_config;
 
 pub use assignment::{
-    AgentSpec, Assignment, CANCEL_FILE, CONFIG_DIR, DOOR_FILE, Door, Driver, Input, OutputContract,
-    SELF_TEST_HOST, SESSION_FILE, SessionPlan, UNFIT, UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE,
+    AgentSpec, Assignment, CANCEL_FILE, CHECK_FAILED_CODE, CHECK_IMPOSSIBLE_CODE, CHECK_SAYS,
+    CONFIG_DIR, DOOR_FILE, Door, Driver, Input, OutputContract, SELF_TEST_HOST, SESSION_FILE,
+    SessionPlan, UNFIT, UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE,
 };
 pub use decision::{
     Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,
@@ -37,13 +39,14 @@ pub use decision::{
 pub use event::{
     Attempts, Commit, CommitPart, Event, Record, RunMode, RunState, Snapshot, TaskSource,
 };
-pub use failure::{FailureKind, TaskError};
+pub use failure::{FailureKind, TAMPERED_HINT, TaskError};
 pub use host_rule::{HostName, HostRule, InvalidHost};
 pub use ids::{
     Attempt, InvalidId, ReplicaId, RunId, SessionId, ShortRunId, TaskId, Token, WorkerId,
 };
 pub use outcome::{Status, TaskResult, Usage};
 pub use plan::{Plan, PlanFault, PlanLimits, PlanTask};
+pub use proof::{ENVELOPE_BYTES, ReportKey, ReportOf, ReportSecret};
 pub use task::{InvalidTask, OnDependencyFailure, Priority, Task, TaskFile, TaskKind, Verify};
 pub use time::Time;
 pub use worker_config::{

@@ -80,8 +80,10 @@ pub struct Verify {
     /// Glob patterns; each must match at least one artifact.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
-    /// A shell command that must end with 0. It runs where the agent ran, in the folder of the
-    /// artifacts, for at most 60 seconds.
+    /// A shell command that must end with 0 within 60 seconds. It runs apart from the agent, in a fresh container of
+    /// the same image: in a copy of the artifacts (files only: no links, none executable), with the attempt's inputs in
+    /// `$SUPERVISOR_INPUTS` and the worker's files in `$SUPERVISOR_WORKSPACE`, both read-only, without a network and
+    /// without a model. Its time does not count for the task's `timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }

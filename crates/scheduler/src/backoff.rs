@@ -94,7 +94,10 @@ pub(crate) fn judge(
         | FailureKind::IdleTimeout
         | FailureKind::Network
         | FailureKind::Server => (true, left),
-        FailureKind::Refused | FailureKind::Invalid | FailureKind::Dependency => (true, false),
+        FailureKind::Refused
+        | FailureKind::Invalid
+        | FailureKind::Tampered
+        | FailureKind::Dependency => (true, false),
         FailureKind::RateLimited | FailureKind::Overloaded | FailureKind::Unreachable => {
             return until_lifted(now, config.backoff(node.limited.saturating_add(1), rng()), error);
         }

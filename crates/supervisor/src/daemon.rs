@@ -35,6 +35,7 @@ use crate::lock::Lock;
 use crate::programs;
 use crate::replica::Surroundings;
 use crate::replicas::Replicas;
+use crate::report_key;
 use crate::room;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::process::ProcessRuntime;
@@ -367,6 +368,7 @@ fn replicas(
         gateways,
         image: config.image.value.clone(),
         program: programs::worker(installation, config)?,
+        report_key: report_key::load(installation)?,
         claude: if walls { None } else { Some(programs::claude(installation, config)?) },
         user: if walls && is_root { AGENT } else { own },
         hand_over: walls && is_root,

@@ -169,6 +169,11 @@ impl Installation {
         self.state().join("lock")
     }
 
+    /// `.supervisor/report-key`: of which the secrets of workers are made. No container sees it.
+    pub fn report_key(&self) -> PathBuf {
+        self.state().join("report-key")
+    }
+
     /// `.supervisor/supervisor.log`
     pub fn log(&self) -> PathBuf {
         self.state().join("supervisor.log")

@@ -29,6 +29,7 @@ pub mod programs;
 pub mod publish;
 pub mod replica;
 pub mod replicas;
+pub mod report_key;
 mod room;
 pub mod runtime;
 #[cfg(feature = "simulate")]

@@ -4,6 +4,7 @@
 //! the other and tells the dispatcher what happened. The folder of results is the truth: a watch
 //! event, a timer and the replica's end all lead to the same look at it.
 
+mod check;
 mod end;
 
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{
-    Assignment, Attempt, ContainerMode, FailureKind, ReplicaId, RunId, TaskError, TaskId,
+    Assignment, Attempt, ContainerMode, FailureKind, ReplicaId, RunId, Status, TaskError, TaskId,
     TaskResult, mutant,
 };
 use scheduler::Input;
@@ -106,7 +107,10 @@ impl Keeper {
             full: false,
             attempt: None,
             reported: None,
+            tampered: None,
             cancel: None,
+            interrupted: None,
+            stopping: false,
             clears: Vec::new(),
             orders: inbox,
             waiting: VecDeque::new(),
@@ -195,8 +199,14 @@ struct Work {
     /// The attempt whose result was reported last. It is not taken in again: what was taken in belongs to
     /// the dispatcher by then.
     reported: Option<(TaskId, Attempt)>,
+    /// The end of an attempt whose report somebody forged. It is told once the replica is gone: the forger runs in it.
+    tampered: Option<TaskResult>,
     /// Why that attempt is to stop, while nobody could tell its worker.
     cancel: Option<String>,
+    /// Why that attempt is to stop, whoever knows by now: nothing is checked any more then.
+    interrupted: Option<String>,
+    /// Whether the replica is being stopped by an order, which no check holds up.
+    stopping: bool,
     /// What is yet to be cleared away.
     clears: Vec<(RunId, TaskId, Attempt)>,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -224,6 +234,12 @@ impl Work {
     async fn run(mut self) {
         let mut next_look = Instant::now();
         loop {
+            if self.tampered.is_some() {
+                if !self.stop_forger().await {
+                    return;
+                }
+                continue;
+            }
             if let Some(order) = self.waiting.pop_front() {
                 self.carry_out(order).await;
                 continue;
@@ -293,6 +309,7 @@ impl Work {
             }
         }
         (self.attempt, self.cancel) = (Some(Arc::new(awaited)), None);
+        self.interrupted = None;
         let was_there = loop {
             if let Some(was_there) = self.prepare(&assignment).await {
                 break was_there;
@@ -483,6 +500,7 @@ impl Work {
             }
             None => return self.call_off(awaited.task, awaited.attempt, &reason),
         }
+        self.interrupted = Some(reason.clone());
         self.cancel = Some(reason);
         self.look().await;
     }
@@ -571,17 +589,27 @@ impl Work {
     async fn take_in(&mut self) {
         let Some(awaited) = self.attempt.clone() else { return };
         let (slot, now) = (Arc::clone(&self.slot), self.surroundings.clock.now());
-        match blocking(move || slot.take_in(&awaited, now)).await {
+        let of = Arc::clone(&awaited);
+        match blocking(move || slot.take_in(&of, now)).await {
             Ok(report) => {
                 if std::mem::take(&mut self.troubled) {
                     self.surroundings.inbox.notice(&self.spec.replica, None);
                 }
+                let report = match report {
+                    Some(report) => self.verify(&awaited, report).await,
+                    None => None,
+                };
                 if let Some(mut report) = report {
                     let gateways = Arc::clone(&self.surroundings.gateways);
                     gateways.complete(&mut report, self.listener.as_ref()).await;
                     self.reported = self.attempt.take().map(|a| (a.task.clone(), a.attempt));
                     self.assign_gateway();
-                    self.report(report);
+                    if report.error.as_ref().is_some_and(|e| e.kind == FailureKind::Tampered) {
+                        warn!(task = %report.task_id, attempt = report.attempt, "A report was forged.");
+                        self.tampered = Some(report);
+                    } else {
+                        self.report(report);
+                    }
                 }
             }
             Err(error) => {
@@ -594,6 +622,85 @@ impl Work {
         }
     }
 
+    /// Has the task's own check say what it has to of a report that says that the work is complete. Orders that come
+    /// meanwhile are kept for later, but for those that end the attempt or the replica: they end the check.
+    ///
+    /// Returns `None` when there is nobody to be told, now or any more: what was handed in is in the slot then, and is
+    /// checked anew where somebody asks again, also after a crash.
+    async fn verify(&mut self, awaited: &Awaited, report: TaskResult) -> Option<TaskResult> {
+        let command = awaited.verify.as_ref().and_then(|verify| verify.command.clone());
+        let Some(command) = command.filter(|_| report.status == Status::Complete) else {
+            return Some(report);
+        };
+        let spec = self.slot.check(&self.spec, awaited);
+        let runtime = Arc::clone(&self.surroundings.runtime);
+        let (mut away, mut lost) = (self.away("can't check what was handed in"), 0);
+        loop {
+            let ended = {
+                let mut work = runtime.verify(&spec);
+                loop {
+                    if self.ends_check(awaited) {
+                        break None;
+                    }
+                    tokio::select! {
+                        biased;
+                        order = self.orders.recv() => self.waiting.push_back(order?),
+                        ended = &mut work => break Some(ended),
+                    }
+                }
+            };
+            match ended {
+                None => {
+                    // Where that fails it ends by itself within a minute, and goes with its replica at the latest.
+                    if let Err(error) = runtime.end_check(&self.spec.replica).await {
+                        warn!(error = &error as &dyn std::error::Error, "A check can't be ended.");
+                    }
+                    let reason = self.take_interrupt(awaited).or_else(|| self.interrupted.take());
+                    return reason.map(|reason| check::called_off(report, reason));
+                }
+                Some(Ok(exit)) => {
+                    debug!(%exit, "Check ended.");
+                    lost += 1;
+                    match check::judge(&report, &command, &exit) {
+                        Some(report) => return Some(report),
+                        None if lost == check::TRIES => return Some(check::lost(report, &exit)),
+                        None => {}
+                    }
+                }
+                Some(Err(error)) if error.is_transient() => {
+                    away.tell(&error);
+                    if !self.pause().await {
+                        return None;
+                    }
+                }
+                Some(Err(error)) => return Some(check::unmade(report, &error)),
+            }
+        }
+    }
+
+    /// Returns whether there is no use in a check any more.
+    fn ends_check(&self, awaited: &Awaited) -> bool {
+        let ends = |order: &Order| match order {
+            Order::Stop => true,
+            Order::Interrupt { awaited: of, .. } => of.is(&awaited.task, awaited.attempt),
+            Order::Dispatch { .. } | Order::Clear { .. } => false,
+        };
+        self.stopping || self.interrupted.is_some() || self.waiting.iter().any(ends)
+    }
+
+    /// Stops the replica in which a report was forged, and then says that it was: whatever comes to lie in the place of
+    /// the report meanwhile, the attempt was tampered with. After a crash in between, what lies there then decides.
+    /// Returns false when there is nobody any more to be told.
+    async fn stop_forger(&mut self) -> bool {
+        if !self.remove().await {
+            return false;
+        }
+        if let Some(report) = self.tampered.take() {
+            self.report(report);
+        }
+        true
+    }
+
     async fn ended(&mut self, exit: Exit) {
         let (error, pause) = end::judge(&self.spec.replica, &exit);
         self.gone(error, pause).await;
@@ -601,7 +708,9 @@ impl Work {
 
     async fn stop(&mut self) {
         let message = format!("{} was stopped", self.spec.replica);
+        self.stopping = true;
         self.gone(TaskError::new(FailureKind::WorkerLost, message), false).await;
+        self.stopping = false;
     }
 
     /// Makes sure that the replica is gone, takes in what it had handed in, and says so.
@@ -627,6 +736,9 @@ impl Work {
                 break;
             }
             sleep(RETRY_AFTER).await;
+        }
+        if let Some(report) = self.tampered.take() {
+            self.report(report);
         }
         let used = match self.attempt.take() {
             Some(lost) => self.surroundings.gateways.used(lost.run, &lost.task, lost.attempt).await,

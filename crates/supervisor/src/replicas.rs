@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{Auth, ContainerMode, ReplicaId, Resources, WorkerId, WorkspaceMode};
+use protocol::{Auth, ContainerMode, ReplicaId, ReportKey, Resources, WorkerId, WorkspaceMode};
 
 use crate::gateways::Gateways;
 use crate::install::Installation;
@@ -25,6 +25,8 @@ pub struct Replicas {
     pub program: PathBuf,
     /// The CLI, where there are no images.
     pub claude: Option<PathBuf>,
+    /// Of which the secrets of replicas are made.
+    pub report_key: ReportKey,
     /// Who agents run as.
     pub user: Owner,
     /// Whether we have to give folders to `user`.
@@ -45,8 +47,15 @@ impl Replicas {
         let id = worker_of(replica);
         let config = workers.get(&id).map(|worker| &worker.config);
         let owner = self.hand_over.then_some(self.user);
-        let slot =
-            Slot::new(self.installation.clone(), id.clone(), replica.clone(), owner, self.walls);
+        let secret = self.report_key.secret(replica);
+        let slot = Slot::new(
+            self.installation.clone(),
+            id.clone(),
+            replica.clone(),
+            owner,
+            self.walls,
+            secret.clone(),
+        );
         let auth = config.map_or(Auth::Gateway, |config| config.auth);
         let spec = ReplicaSpec {
             replica: replica.clone(),
@@ -54,6 +63,7 @@ impl Replicas {
             image: config.and_then(|c| c.image.clone()).unwrap_or_else(|| self.image.clone()),
             program: self.program.clone(),
             claude: self.claude.clone(),
+            secret,
             tasks: slot.tasks(),
             results: slot.results(),
             workspace: self.installation.workspace(&id),

@@ -9,8 +9,8 @@ use gateway::Caller;
 use protocol::atomic_file::{self, Durability};
 use protocol::disk::{self as fs, Folder};
 use protocol::{
-    Assignment, Attempt, CANCEL_FILE, Priority, ReplicaId, RunId, SESSION_FILE, SessionId, TaskId,
-    Token, WorkerId, mutant,
+    Assignment, Attempt, CANCEL_FILE, Priority, ReplicaId, ReportOf, ReportSecret, RunId,
+    SESSION_FILE, SessionId, TaskId, Token, Verify, WorkerId, mutant,
 };
 #[cfg(not(feature = "simulate"))]
 use rustix::fs::FileType;
@@ -18,7 +18,7 @@ use rustix::fs::FileType;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::install::Installation;
-use crate::runtime::Owner;
+use crate::runtime::{CheckSpec, Owner, ReplicaSpec};
 use intake::theirs;
 use tree::{MAX_NAMES, hand_over, has_tree, is_same};
 pub(crate) use tree::{remove_tree, size};
@@ -26,6 +26,7 @@ pub(crate) use tree::{remove_tree, size};
 mod intake;
 mod session;
 mod tree;
+pub(crate) mod verify;
 
 /// The largest transcript that is kept. A worker of ours ends its own at 256 MiB.
 #[cfg(not(feature = "simulate"))]
@@ -51,6 +52,8 @@ pub struct Awaited {
     pub token: Token,
     /// The Claude session.
     pub session: SessionId,
+    /// What must hold before the result counts.
+    pub verify: Option<Verify>,
     /// Whether the model is the built-in stand-in.
     pub rehearsal: bool,
 }
@@ -67,6 +70,7 @@ impl Awaited {
             priority: task.priority,
             token: assignment.token,
             session: assignment.session.id,
+            verify: task.verify.clone(),
             rehearsal: assignment.rehearsal,
         }
     }
@@ -81,6 +85,12 @@ impl Awaited {
             attempt: self.attempt,
             priority: self.priority,
         }
+    }
+
+    /// Returns what its report is about.
+    pub fn report_of(&self) -> ReportOf<'_> {
+        let Self { run, task, attempt, token, .. } = self;
+        ReportOf { run: *run, task, attempt: *attempt, token: *token }
     }
 
     /// Returns whether it is that one.
@@ -99,6 +109,8 @@ pub struct Slot {
     owner: Option<Owner>,
     /// Whether the worker can't change what is linked into its `/tasks`.
     walls: bool,
+    /// What the worker proves its reports with.
+    secret: ReportSecret,
 }
 
 impl Slot {
@@ -109,8 +121,9 @@ impl Slot {
         replica: ReplicaId,
         owner: Option<Owner>,
         walls: bool,
+        secret: ReportSecret,
     ) -> Self {
-        Self { installation, worker, replica, owner, walls }
+        Self { installation, worker, replica, owner, walls, secret }
     }
 
     /// The folder that is `/tasks` in the container.
@@ -252,6 +265,16 @@ impl Slot {
             }
         }
         Ok(true)
+    }
+
+    /// Returns how an attempt's work is checked that was taken in from this slot.
+    pub fn check(&self, replica: &ReplicaSpec, of: &Awaited) -> CheckSpec {
+        let artifacts = self.installation.attempt(of.run, &of.task, of.attempt).join("artifacts");
+        CheckSpec {
+            replica: replica.clone(),
+            task: self.tasks().join(of.task.slot_name(of.attempt)),
+            artifacts: fs::is_dir(&artifacts).then_some(artifacts),
+        }
     }
 
     /// Asks the worker to stop an attempt.

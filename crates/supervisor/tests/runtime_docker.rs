@@ -92,6 +92,7 @@ impl World {
             image: self.image.clone(),
             program,
             claude: None,
+            secret: protocol::ReportKey::new([7; 32]).secret(&replica.parse().unwrap()),
             tasks: folder("tasks"),
             results: folder("results"),
             workspace: folder("workspace"),

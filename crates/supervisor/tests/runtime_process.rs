@@ -93,6 +93,7 @@ fn spec_in(dir: &Path) -> ReplicaSpec {
         image: String::new(),
         program: dir.join("bin/worker"),
         claude: None,
+        secret: protocol::ReportKey::new([7; 32]).secret(&"marie-1".parse().unwrap()),
         tasks: dir.join("tasks"),
         results: dir.join("results"),
         workspace: dir.join("workspace"),

@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args as Options, Parser, Subcommand};
 
 /// Run the attempts that appear in a slot, one after the other
 ///
 /// Started by the supervisor, as process 1 of a worker's container or as its child.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version)]
+#[command(name = "worker", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    /// What to do instead.
+    #[command(subcommand)]
+    pub(crate) mode: Option<Mode>,
+
     /// The folder in which attempts appear
     #[arg(long, value_name = "DIR", default_value = "/tasks")]
     pub(crate) tasks: PathBuf,
@@ -63,6 +67,33 @@ pub(crate) struct Args {
     /// Log what is found and decided, too
     #[arg(long, short)]
     pub(crate) verbose: bool,
+}
+
+/// What else there is to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mode {
+    /// Run the command by which a task checks what an attempt left, and end as it does
+    Check(CheckArgs),
+}
+
+/// Where a check finds things.
+#[derive(Debug, Options)]
+pub(crate) struct CheckArgs {
+    /// The attempt's folder, with its assignment and its inputs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) task: PathBuf,
+
+    /// The folder of the artifacts that were taken in, if there are any; it is copied
+    #[arg(long, value_name = "DIR")]
+    pub(crate) artifacts: Option<PathBuf>,
+
+    /// The worker's files
+    #[arg(long, value_name = "DIR", default_value = "/workspace")]
+    pub(crate) workspace: PathBuf,
+
+    /// A folder of our own for the copy
+    #[arg(long, value_name = "DIR", default_value = "/tmp")]
+    pub(crate) scratch: PathBuf,
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use protocol::atomic_file;
 use protocol::untrusted::Folder;
 use protocol::{
-    Assignment, Driver, FailureKind, RunId, SessionId, Status, TaskError, TaskKind, TaskResult,
-    Time, Token,
+    Assignment, Driver, FailureKind, ReportSecret, RunId, SessionId, Status, TaskError, TaskKind,
+    TaskResult, Time, Token,
 };
 use serde_json::Value;
 
@@ -25,9 +25,7 @@ use crate::slot::Place;
 use crate::stream::Stream;
 use crate::transcript::Transcript;
 use crate::usage::{self, Used};
-use crate::{
-    artifacts, claude, command, config, environment, oom, prompt, report, scratch, text, verify,
-};
+use crate::{artifacts, claude, command, config, oom, prompt, report, scratch, text};
 
 /// The largest assignment. The supervisor writes it, of parts that are bounded themselves.
 const MAX_ASSIGNMENT: u64 = 16 << 20;
@@ -40,6 +38,7 @@ const FIRST_LINE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) paths: Paths,
+    pub(crate) secret: ReportSecret,
     pub(crate) signals: Signals,
     pub(crate) processes: Arc<Processes>,
 }
@@ -79,6 +78,8 @@ pub(crate) fn run(worker: &Worker, place: &Place) -> End {
     if let Err(Broken::Interrupted(signal)) = ended {
         return End::Interrupted(signal);
     }
+    // No process of the agent lives any more, and we have not reported yet.
+    let ended = report::nothing_in_its_place(&place.result).map_err(Broken::Failed).and(ended);
     let header = match &read {
         Ok(assignment) => Header::of(assignment),
         Err(unreadable) => match &unreadable.header {
@@ -94,7 +95,7 @@ pub(crate) fn run(worker: &Worker, place: &Place) -> End {
     let result = header.result(place, ended, work, started, clock.elapsed());
     let kind = result.error.as_ref().map(|error| error.kind.as_str());
     tracing::info!(status = %result.status, kind, seconds = result.execution_time, "Attempt ended.");
-    if report::write(&place.result, result, &worker.signals) {
+    if report::write(&place.result, result, &worker.secret, &worker.signals) {
         End::Reported
     } else {
         End::Interrupted(worker.signals.raised().unwrap_or(15))
@@ -154,7 +155,6 @@ impl Work {
                 n => delivery.summary = format!("It left {n} files."),
             }
         }
-        self.verify(worker, place, assignment, clock, watch, &delivery)?;
         Ok(delivery)
     }
 
@@ -254,33 +254,6 @@ impl Work {
                 })
             }
         }
-    }
-
-    fn verify(
-        &self,
-        worker: &Worker,
-        place: &Place,
-        assignment: &Assignment,
-        clock: Instant,
-        watch: Watch<'_>,
-        delivery: &Delivery,
-    ) -> Result<(), Broken> {
-        let Some(check) = &assignment.task.verify else {
-            return Ok(());
-        };
-        verify::patterns(check, &delivery.artifacts)?;
-        let Some(command) = &check.command else {
-            return Ok(());
-        };
-        let home = home(&worker.paths);
-        let env = environment::of(&worker.paths, assignment, place, &home, &[], &[])?;
-        let (folder, ends) = (place.artifacts(), clock + assignment.timeout);
-        verify::command(command, &folder, &env, &worker.processes, watch, ends).map_err(
-            |unverified| match unverified {
-                verify::Unverified::Failed(error) => Broken::Failed(error),
-                verify::Unverified::Stopped(stop) => broken(stop, assignment),
-            },
-        )
     }
 }
 
@@ -458,6 +431,11 @@ fn read(place: &Place) -> Result<Assignment, Box<Unreadable>> {
         return Err(invalid(message, Some(Header::of(&assignment))));
     }
     Ok(assignment)
+}
+
+/// Returns the assignment in a file.
+pub(crate) fn assignment(path: &Path) -> io::Result<Assignment> {
+    serde_json::from_slice(&contents(path)?).map_err(io::Error::other)
 }
 
 fn contents(path: &Path) -> io::Result<Vec<u8>> {

@@ -82,7 +82,7 @@ pub(crate) fn of(
 }
 
 /// Returns the search path that we have, with what it lacks of the standard one.
-fn search_path(ours: Option<OsString>) -> OsString {
+pub(crate) fn search_path(ours: Option<OsString>) -> OsString {
     let ours = ours.unwrap_or_default();
     let mut folders: Vec<PathBuf> =
         std::env::split_paths(&ours).filter(|folder| folder.is_absolute()).collect();

@@ -4,11 +4,12 @@
 //! one attempt from its folder to its result, [`child`] watches over the one program that runs.
 //! The only other threads read and write that program's pipes, reap what has ended ([`process`]), and
 //! carry what it says to other hosts ([`forward`]). Before the first attempt is taken, [`self_test`]
-//! finds out whether the walls hold.
+//! finds out whether the walls hold. With `check` it runs a task's own check instead, where no agent was.
 
 mod args;
 mod artifacts;
 mod attempt;
+mod check;
 mod child;
 mod claude;
 mod command;
@@ -34,7 +35,6 @@ mod stream;
 mod text;
 mod transcript;
 mod usage;
-mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -42,6 +42,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Before anything else: nobody of our user may look into process 1, or take it over.
+    if let Err(error) = process::close_to_others() {
+        let _ = writeln!(std::io::stderr(), "worker: can't close process 1 to its agent: {error}");
+        return ExitCode::FAILURE;
+    }
     let args = args::Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -52,6 +57,9 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_max_level(if args.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO })
         .init();
+    if let Some(args::Mode::Check(check)) = &args.mode {
+        return check::run(check);
+    }
     match service::run(&args) {
         Ok(end) => ExitCode::from(end.code()),
         Err(fault) => {

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, kill_process_group,
-    set_child_subreaper, wait, waitid,
+    DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process,
+    kill_process_group, set_child_subreaper, set_dumpable_behavior, wait, waitid,
 };
 
 /// How a process ended.
@@ -26,6 +26,18 @@ pub(crate) enum Ended {
     Code(i32),
     /// By a signal.
     Signal(i32),
+}
+
+/// Closes process 1 to all other processes of its user: it can't be traced, and `/proc/1/{mem,environ,fd,maps}` are
+/// nobody's. What it starts is open again by its `exec`.
+///
+/// Outside of a container there is no such wall: an agent may read the daemon's own files there, and the daemon has to
+/// find us by our environment.
+pub(crate) fn close_to_others() -> io::Result<()> {
+    if getpid() != Pid::INIT {
+        return Ok(());
+    }
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 type OnEnd = Box<dyn FnOnce(Ended) + Send>;
@@ -73,8 +85,15 @@ impl Processes {
 
     /// Kills every process that descends from us, and returns how many are left after `patience`
     /// (which only those are that the kernel can't end).
+    ///
+    /// As process 1, kills all others at once first: processes that multiply faster than they are looked up have no
+    /// moment to do so then.
     pub(crate) fn kill_descendants(&self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
+        // What has ended counts until it is reaped.
+        while getpid() == Pid::INIT && kill_all_others() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
         let mut pause = Duration::from_millis(1);
         loop {
             let alive = descendants(getpid());
@@ -121,6 +140,12 @@ impl Processes {
             }
         }
     }
+}
+
+/// Kills all processes but us, in one step of the kernel. Returns whether there were any.
+fn kill_all_others() -> bool {
+    // The group of process 1 is `kill(-1)`, which means all processes that can be seen but the caller.
+    kill_process_group(Pid::INIT, Signal::KILL).is_ok()
 }
 
 /// Lets the kernel choose this process and its descendants before ourselves when memory runs out,

@@ -1,30 +1,51 @@
 //! The result file.
 
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use protocol::atomic_file::{self, Durability};
-use protocol::{FailureKind, Status, TaskError, TaskResult, strict};
+use protocol::{
+    Attempt, FailureKind, ReportOf, ReportSecret, Status, TaskError, TaskResult, strict,
+};
 
 use crate::signals::Signals;
-use crate::text;
+use crate::{scratch, text};
 
 /// How long to wait after a result could not be written, before it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Writes the result, and does not give up before a signal comes: it stands for all the work.
-/// Returns whether it is there.
-pub(crate) fn write(path: &Path, result: TaskResult, signals: &Signals) -> bool {
-    let bytes = fit(result);
+/// Checks that nothing lies where the report will, before it is written for the first time: it could only be the
+/// agent's.
+///
+/// # Errors
+///
+/// [`FailureKind::Tampered`].
+pub(crate) fn nothing_in_its_place(path: &Path) -> Result<(), TaskError> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let message =
+        format!("the agent left something of its own in the place of its report, `{name}`");
+    Err(TaskError::new(FailureKind::Tampered, message).with_hint(protocol::TAMPERED_HINT))
+}
+
+/// Writes the result, in the place of whatever is there, and does not give up before a signal comes: it stands for
+/// all the work. Returns whether it is there.
+pub(crate) fn write(
+    path: &Path,
+    result: TaskResult,
+    secret: &ReportSecret,
+    signals: &Signals,
+) -> bool {
+    let bytes = seal(result, secret);
     loop {
-        match atomic_file::create(path, &bytes, Durability::Synced) {
+        match put(path, &bytes) {
             Ok(()) => return true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                tracing::warn!(path = %path.display(), "There is a result already; it stays.");
-                return true;
-            }
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "The result can't be written.");
             }
@@ -34,6 +55,30 @@ pub(crate) fn write(path: &Path, result: TaskResult, signals: &Signals) -> bool 
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// Writes the file, whatever the agent has left there or done to the folder, which is its own as much as ours.
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let replace = || atomic_file::replace(path, bytes, Durability::Synced);
+    replace().or_else(|_| {
+        if fs::symlink_metadata(path).is_ok_and(|stat| stat.is_dir()) {
+            scratch::remove(path)?;
+        }
+        if let Some(folder) = path.parent() {
+            let mode = fs::metadata(folder)?.permissions().mode();
+            fs::set_permissions(folder, Permissions::from_mode(mode | 0o700))?;
+        }
+        replace()
+    })
+}
+
+/// Returns the result in its envelope.
+fn seal(result: TaskResult, secret: &ReportSecret) -> Vec<u8> {
+    let (task, run) = (result.task_id.clone(), result.run);
+    let (Some(attempt), Some(token)) = (Attempt::new(result.attempt), result.token) else {
+        unreachable!("BUG: a report is about an attempt and has its token");
+    };
+    secret.seal(ReportOf { run, task: &task, attempt, token }, &fit(result))
 }
 
 /// Returns the result as JSON that a reader takes, with long texts cut as far as needed.

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use protocol::{UNFIT, UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE};
+use protocol::{ReportSecret, UNFIT, UNFIT_CODE, UNREACHABLE, UNREACHABLE_CODE};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
+use zeroize::Zeroizing;
 
 use crate::args::Args;
 use crate::attempt::{self, Worker};
@@ -91,6 +92,11 @@ impl From<String> for Fault {
 ///
 /// See [`Fault`].
 pub(crate) fn run(args: &Args) -> Result<End, Fault> {
+    // The variable stays where the kernel has put it, which only we can read; no child gets it.
+    let secret = std::env::var(ReportSecret::VARIABLE).map(Zeroizing::new);
+    let secret = secret.ok().and_then(|text| ReportSecret::from_hex(&text)).ok_or_else(|| {
+        format!("{} is not set: only the supervisor starts workers", ReportSecret::VARIABLE)
+    })?;
     let gateway = Gateway::new(args).map_err(|e| format!("can't find its gateway: {e}"))?;
     let way_out = Forwarder::bind(gateway.clone(), args.no_walls)
         .map_err(|e| Fault::Unfit(format!("it has no loopback for its way out: {e}")))?;
@@ -101,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<End, Fault> {
     let _lock = lock(&paths.results)?;
     clear_away(&paths)?;
     way_out.start().map_err(|e| format!("can't begin to carry to the gateway: {e}"))?;
-    let worker = Worker { paths, signals, processes };
+    let worker = Worker { paths, secret, signals, processes };
     let end = match self_test::run(&worker.paths, args, &worker.signals) {
         Ok(()) => serve(&worker, args.once),
         Err(self_test::Failure::Fault(fault)) => Err(fault),

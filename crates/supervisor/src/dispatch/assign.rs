@@ -99,6 +99,7 @@ impl Dispatcher {
             priority: entry.task.priority,
             token: live.token,
             session: live.session,
+            verify: entry.task.verify.clone(),
             rehearsal: self.rehearsal,
         })
     }

@@ -16,10 +16,11 @@ use protocol::{Auth, ReplicaId, Resources, WorkspaceMode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Exit, Found, Owner, ReplicaSpec, Runtime, RuntimeError};
+use super::{CheckSpec, Exit, Found, Owner, ReplicaSpec, Runtime, RuntimeError};
 
 type Playing = Pin<Box<dyn Future<Output = Exit> + Send>>;
 type Play = Box<dyn Fn(ReplicaSpec) -> Playing + Send + Sync>;
+type PlayCheck = Box<dyn Fn(CheckSpec) -> Playing + Send + Sync>;
 
 /// A runtime whose replicas are futures. Clones share their state, so that a test can hand one to
 /// a daemon, and another to the daemon after it.
@@ -34,6 +35,7 @@ struct State {
     calls: Vec<String>,
     failures: HashMap<ReplicaId, VecDeque<RuntimeError>>,
     replicas: BTreeMap<ReplicaId, Replica>,
+    check: Option<Arc<PlayCheck>>,
 }
 
 struct Replica {
@@ -58,6 +60,14 @@ impl FakeRuntime {
         Self { play: None, state: Arc::default() }
     }
 
+    /// Has each check do what `play` does, and end as that does. Without it each passes.
+    pub fn play_checks<F>(&self, play: impl Fn(CheckSpec) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Exit> + Send + 'static,
+    {
+        self.state().check = Some(Arc::new(Box::new(move |check| Box::pin(play(check)))));
+    }
+
     /// Makes the next call of `ensure` for a replica fail; after it the ones that were said before.
     pub fn fail_ensure(&self, replica: &ReplicaId, error: RuntimeError) {
         self.state().failures.entry(replica.clone()).or_default().push_back(error);
@@ -77,7 +87,8 @@ impl FakeRuntime {
         found.end.send_replace(Some(exit));
     }
 
-    /// Returns the calls of `ensure` and `stop`, in order: "ensure marie-1", "stop marie-1".
+    /// Returns the calls of `ensure`, `stop`, `verify` and `end_check`, in order: "ensure marie-1", "stop marie-1",
+    /// "verify marie-1", "end check of marie-1".
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
@@ -152,6 +163,23 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
+    async fn verify(&self, check: &CheckSpec) -> Result<Exit, RuntimeError> {
+        let play = {
+            let mut state = self.state();
+            state.calls.push(format!("verify {}", check.replica.replica));
+            state.check.clone()
+        };
+        match play {
+            Some(play) => Ok(play(check.clone()).await),
+            None => Ok(Exit { code: Some(0), ..Exit::unknown() }),
+        }
+    }
+
+    async fn end_check(&self, replica: &ReplicaId) -> Result<(), RuntimeError> {
+        self.state().calls.push(format!("end check of {replica}"));
+        Ok(())
+    }
+
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         let state = self.state();
         let found = state.replicas.iter().map(|(replica, found)| Found {
@@ -184,6 +212,8 @@ pub fn spec() -> ReplicaSpec {
         image: String::new(),
         program: "/worker".into(),
         claude: None,
+        secret: protocol::ReportKey::new([7; 32])
+            .secret(&"marie-1".parse().unwrap_or_else(|_| unreachable!("BUG: not a name"))),
         tasks: "/tasks".into(),
         results: "/results".into(),
         workspace: "/workspace".into(),

@@ -17,7 +17,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use protocol::{Auth, ContainerMode, HostRule, ReplicaId, Resources, WorkerId, WorkspaceMode};
+use protocol::{
+    Auth, ContainerMode, HostRule, ReplicaId, ReportSecret, Resources, WorkerId, WorkspaceMode,
+};
 use thiserror::Error;
 
 /// What starts a replica. Paths are absolute and on the supervisor's file system.
@@ -33,6 +35,8 @@ pub struct ReplicaSpec {
     pub program: PathBuf,
     /// The Claude Code CLI, where the runtime has no images. In an image it is on the `PATH`.
     pub claude: Option<PathBuf>,
+    /// What its worker proves its reports with: an environment variable of process 1, and nowhere else.
+    pub secret: ReportSecret,
     /// The slot's folder of attempts: `/tasks` in a container, read-only.
     pub tasks: PathBuf,
     /// The slot's folder of results: `/results` in a container.
@@ -62,6 +66,21 @@ pub struct ReplicaSpec {
     /// How long it serves. Not the runtime's business.
     pub container: ContainerMode,
 }
+
+/// A task's own check of what an attempt left: where it runs, and what it is given. It runs in the same image and behind
+/// the same walls as the replica, with nothing that an agent wrote but the artifacts, and without a way out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckSpec {
+    /// The replica that the attempt was on: the image, the program, the workspace and what may be used.
+    pub replica: ReplicaSpec,
+    /// The attempt's folder in the slot, with its assignment and its inputs.
+    pub task: PathBuf,
+    /// The artifacts that were taken in, where there are any.
+    pub artifacts: Option<PathBuf>,
+}
+
+/// How long a check may take until it counts as stuck: its own 60 seconds, and what an engine under load adds.
+pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The name of the gateway's socket in its folder.
 pub const GATEWAY_SOCKET: &str = "gateway.sock";
@@ -280,13 +299,33 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// Dropping the future leaves the replica alone.
     async fn wait(&self, replica: &ReplicaId) -> Result<Exit, RuntimeError>;
 
-    /// Asks the replica to stop, kills it after `grace`, and removes what is left of it. When this
+    /// Asks the replica to stop, kills it after `grace`, and removes what is left of it and of a check. When this
     /// returns `Ok` nothing of it runs. `Ok` when it was already gone.
     ///
     /// # Errors
     ///
     /// See [`RuntimeError`].
     async fn stop(&self, replica: &ReplicaId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Runs a task's own check to its end and returns how it ended; nothing of it is left then. What is left of an
+    /// earlier check of the same replica is ended first. One of which nobody knows how it ended has no code.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the check to [`end_check`](Self::end_check), to the next one, and to
+    /// [`stop`](Self::stop).
+    async fn verify(&self, check: &CheckSpec) -> Result<Exit, RuntimeError>;
+
+    /// Ends what there is of a check of that replica. `Ok` when there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`RuntimeError`].
+    async fn end_check(&self, replica: &ReplicaId) -> Result<(), RuntimeError>;
 
     /// Returns the address of this machine at which replicas find their gateways, and makes what that
     /// takes. `None` where they find them by their sockets.

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::with;
 use super::worker::Player;
 use super::world::World;
-use crate::runtime::{Exit, Found, ReplicaSpec, Runtime, RuntimeError};
+use crate::runtime::{CheckSpec, Exit, Found, ReplicaSpec, Runtime, RuntimeError};
 
 /// The engine, as the daemon sees it.
 #[derive(Debug)]
@@ -208,6 +208,21 @@ impl Runtime for SimulatedEngine {
         }
         call().await;
         with(|world| world.stop(replica))
+    }
+
+    async fn verify(&self, check: &CheckSpec) -> Result<Exit, RuntimeError> {
+        call().await;
+        with(|world| world.reach())?;
+        disk::trace(format_args!("check {}", check.replica.replica));
+        call().await;
+        // It is lost now and then, and then made again.
+        let code = with(|world| (!world.mischief(20)).then_some(0));
+        Ok(Exit { code, ..Exit::unknown() })
+    }
+
+    async fn end_check(&self, _replica: &ReplicaId) -> Result<(), RuntimeError> {
+        call().await;
+        with(|world| world.reach())
     }
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {

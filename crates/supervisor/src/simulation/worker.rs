@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use protocol::atomic_file::{self, Durability, is_visible};
 use protocol::disk::{self as fs, simulated as disk};
 use protocol::{
-    Assignment, Attempt, CANCEL_FILE, FailureKind, ReplicaId, Status, TaskError, TaskKind,
-    TaskResult, Time,
+    Assignment, Attempt, CANCEL_FILE, FailureKind, ReplicaId, ReportOf, Status, TaskError,
+    TaskKind, TaskResult, Time,
 };
 
 use super::engine::killed;
@@ -58,6 +58,8 @@ enum Ends {
     Forges,
     /// With a result of the attempt before it.
     Repeats,
+    /// With what its agent left in the place of the result.
+    Tampers,
 }
 
 /// What stands in a result that must never be accepted.
@@ -144,6 +146,7 @@ impl World {
             4..8 if self.may_lose() => Ends::Dies,
             8..11 if self.may_lose() => Ends::Silently,
             11..15 if self.mischief(1000) && self.counted() => Ends::Forges,
+            25..27 if !self.workload.fair && self.mischief(1000) => Ends::Tampers,
             15..25 if second && self.mischief(1000) && self.counted() => Ends::Repeats,
             _ => Ends::Properly,
         };
@@ -154,6 +157,7 @@ impl World {
             Ends::Silently => "worker ends without a result",
             Ends::Forges => "result with a wrong token",
             Ends::Repeats => "result of the attempt before",
+            Ends::Tampers => "result without a proof",
         });
         ends
     }
@@ -168,7 +172,7 @@ impl World {
             Ends::Silently => {
                 self.end(replica, Exit { code: Some(0), oom: false, output: String::new() });
             }
-            Ends::Properly | Ends::Forges | Ends::Repeats => self.hand_in(replica),
+            Ends::Properly | Ends::Forges | Ends::Repeats | Ends::Tampers => self.hand_in(replica),
         }
     }
 
@@ -181,12 +185,13 @@ impl World {
         };
         let report = self.report(&work);
         let file = results.join(format!("{}.json", work.name()));
-        let durability = match self.rng.per_mille(700) {
-            true => Durability::Synced,
-            false => Durability::Volatile,
-        };
         let bytes = serde_json::to_vec(&report).unwrap_or_default();
-        let synced = durability == Durability::Synced;
+        let bytes = match self.containers.get(replica) {
+            Some(container) if work.ends != Ends::Tampers => {
+                container.spec.secret.seal(ReportOf::assignment(&work.assignment), &bytes)
+            }
+            _ => bytes,
+        };
         disk::as_world(|| {
             if report.status == Status::Complete {
                 let text = artifact(&work.assignment.task.id, work.assignment.attempt);
@@ -201,10 +206,13 @@ impl World {
                 leave(&left.join("transcript.jsonl"), "{}\n", Durability::Volatile);
             }
             // Nobody may have made the folder again that somebody removed.
-            let _ = atomic_file::replace(&file, &bytes, durability);
+            // Half a report would be taken for somebody else's: what is in it is safe before it is seen.
+            let _ = atomic_file::replace(&file, &bytes, Durability::Synced);
         });
-        disk::trace(format_args!("{replica} hands in {} synced={synced}", work.name()));
-        let idle = work.began + 20_000 < self.time() && !work.stops;
+        disk::trace(format_args!("{replica} hands in {}", work.name()));
+        // What is checked lies in its slot until that is done.
+        let at_once = work.assignment.task.verify.is_none();
+        let idle = at_once && work.began + 20_000 < self.time() && !work.stops;
         if let Some(player) = self.player(replica) {
             let task = work.assignment.task.id.clone();
             player.handed = Some((task, work.assignment.attempt.get(), idle));
@@ -295,6 +303,7 @@ impl World {
                 }
                 report.summary = FORGED.to_owned();
             }
+            Ends::Tampers => report.summary = FORGED.to_owned(),
             _ => {}
         }
         report
@@ -303,7 +312,7 @@ impl World {
     /// Somebody writes into the folder of a replica's results once more.
     pub(super) fn hand_in_again(&mut self, replica: &ReplicaId, file: &Path, bytes: &[u8]) {
         if self.containers.get(replica).is_some_and(|container| container.runs()) {
-            let _ = disk::as_world(|| atomic_file::replace(file, bytes, Durability::Volatile));
+            let _ = disk::as_world(|| atomic_file::replace(file, bytes, Durability::Synced));
             self.strays.insert(file.to_owned());
         }
     }

@@ -3,7 +3,7 @@
 use protocol::disk::simulated::Rng;
 use protocol::{
     OnDependencyFailure, Plan, PlanTask, Priority, RunId, RunMode, ShortRunId, Task, TaskId,
-    TaskKind, WorkerId,
+    TaskKind, Verify, WorkerId,
 };
 use scheduler::Input;
 use uuid::Uuid;
@@ -82,7 +82,9 @@ impl Workload {
                 },
                 budget_usd: None,
                 budget_tokens: None,
-                verify: None,
+                // A check that passes: it takes time, and may be lost.
+                verify: (i % 3 == 0)
+                    .then(|| Verify { artifacts: Vec::new(), command: Some("true".to_owned()) }),
                 context: serde_json::Map::new(),
                 kind: TaskKind::Work,
             };

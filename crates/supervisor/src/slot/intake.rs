@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use protocol::atomic_file;
 use protocol::disk::{self as fs, Folder};
 use protocol::untrusted::{Bounds, Refusal};
-use protocol::{FailureKind, Status, TaskError, TaskResult, Time, mutant, strict};
+use protocol::{
+    ENVELOPE_BYTES, FailureKind, Status, TAMPERED_HINT, TaskError, TaskResult, Time, mutant, strict,
+};
 use rustix::io::Errno;
 
 use super::tree::remove_tree;
-use super::{Awaited, Slot};
+use super::{Awaited, Slot, verify};
 
 /// The bounds of what an attempt may leave behind.
 const ARTIFACTS: Bounds = Bounds { entries: 4096, depth: 16, bytes: 1 << 30 };
@@ -26,17 +28,20 @@ impl Slot {
     /// change them any more, synced, and named as they will be published. May be called again, also
     /// after a crash in the middle.
     ///
-    /// A result that can't be used becomes a report that says so: the attempt is over either way. The
-    /// transcript of a session that may go on is kept by then.
+    /// A result that can't be used becomes a report that says so: the attempt is over either way. Whatever does not
+    /// carry the worker's proof is [`FailureKind::Tampered`], a link, a pipe or a folder as well: the worker's own
+    /// file appears whole, by one rename, so that there is no half of it to be seen.
+    /// The transcript of a session that may go on is kept by then.
     ///
     /// # Errors
     ///
     /// I/O errors on our side, such as a full disk; the result is still in the slot then.
     pub fn take_in(&self, awaited: &Awaited, now: Time) -> io::Result<Option<TaskResult>> {
         let report = self.read_report(awaited, now)?;
-        // A plan that is refused goes back to its session, too.
-        let is_over =
-            |report: &TaskResult| report.status == Status::Complete && report.plan.is_none();
+        // What its task's own check, or the run, does not take goes back to the session, too.
+        let is_over = |report: &TaskResult| {
+            report.status == Status::Complete && report.plan.is_none() && awaited.verify.is_none()
+        };
         if report.as_ref().is_some_and(|report| !is_over(report)) {
             self.keep_session(awaited)?;
         }
@@ -45,15 +50,19 @@ impl Slot {
 
     fn read_report(&self, awaited: &Awaited, now: Time) -> io::Result<Option<TaskResult>> {
         let unusable = |why: &dyn fmt::Display| Ok(Some(unusable(awaited, why, now)));
+        let tampered = |why: &dyn fmt::Display| Ok(Some(tampered(awaited, why, now)));
         let name = awaited.task.slot_name(awaited.attempt);
         let folder = Folder::open(&self.results())?;
         let file = PathBuf::from(format!("{name}.json"));
-        let bytes = match folder.read(&file, strict::MAX_BYTES as u64) {
+        let bytes = match folder.read(&file, (strict::MAX_BYTES + ENVELOPE_BYTES) as u64) {
             Ok(bytes) => bytes,
             Err(refusal) if refusal.is_missing() => return Ok(None),
-            Err(refusal) => return unusable(&said(&theirs(refusal)?)),
+            Err(refusal) => return tampered(&said(&theirs(refusal)?)),
         };
-        let mut report: TaskResult = match strict::from_slice(&bytes) {
+        let Some(bytes) = self.secret.open(awaited.report_of(), &bytes) else {
+            return tampered(&format!("`{}` does not carry the worker's proof", file.display()));
+        };
+        let mut report: TaskResult = match strict::from_slice(bytes) {
             Ok(report) => report,
             Err(fault) => return unusable(&fault),
         };
@@ -80,6 +89,11 @@ impl Slot {
                     if let Some(missing) = report.artifacts.iter().find(|a| !copied.contains(a)) {
                         let why = format!("it names the artifact `{missing}`, which is not there");
                         return unusable(&why);
+                    }
+                    let wanted = awaited.verify.as_ref();
+                    let found = wanted.map_or(Ok(()), |verify| verify::patterns(verify, &copied));
+                    if let Err(error) = found {
+                        return Ok(Some(verify::refuted(report, Status::Failed, error)));
                     }
                     let target = self.installation.artifacts(&self.worker, &report.task_id);
                     let publish = |path: &String| self.installation.relative(&target.join(path));
@@ -190,10 +204,24 @@ fn is_ours(error: &io::Error) -> bool {
 }
 
 fn unusable(awaited: &Awaited, why: &dyn fmt::Display, now: Time) -> TaskResult {
+    let message = format!("the result can't be used: {}", cut(why));
+    failed(awaited, TaskError::new(FailureKind::BadOutput, message), now)
+}
+
+fn tampered(awaited: &Awaited, why: &dyn fmt::Display, now: Time) -> TaskResult {
+    let message = format!("what lies in the place of the report is not the worker's: {}", cut(why));
+    let error = TaskError::new(FailureKind::Tampered, message).with_hint(TAMPERED_HINT);
+    failed(awaited, error, now)
+}
+
+fn cut(why: &dyn fmt::Display) -> String {
     // It may quote a name of a megabyte.
     let mut why = why.to_string();
     why.truncate(why.floor_char_boundary(MAX_WHY));
-    let error = TaskError::new(FailureKind::BadOutput, format!("the result can't be used: {why}"));
+    why
+}
+
+fn failed(awaited: &Awaited, error: TaskError, now: Time) -> TaskResult {
     let mut report = TaskResult::without_report(
         awaited.task.clone(),
         awaited.run,

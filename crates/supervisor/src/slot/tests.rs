@@ -84,8 +84,9 @@ fn folders_nested_deeper_than_files_can_be_open_are_removed() {
 fn world() -> (tempfile::TempDir, Slot) {
     let dir = tempfile::tempdir().unwrap();
     let installation = Installation::at(dir.path()).unwrap();
-    let slot =
-        Slot::new(installation, "marie".parse().unwrap(), "marie-1".parse().unwrap(), None, true);
+    let replica = "marie-1".parse().unwrap();
+    let secret = protocol::ReportKey::new([7; 32]).secret(&replica);
+    let slot = Slot::new(installation, "marie".parse().unwrap(), replica, None, true, secret);
     slot.make(None).unwrap();
     (dir, slot)
 }

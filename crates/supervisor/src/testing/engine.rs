@@ -7,7 +7,7 @@ use protocol::ReplicaId;
 use tokio::sync::watch;
 
 use crate::runtime::fake::FakeRuntime;
-use crate::runtime::{Exit, Found, ReplicaSpec, Runtime, RuntimeError};
+use crate::runtime::{CheckSpec, Exit, Found, ReplicaSpec, Runtime, RuntimeError};
 
 /// A [`FakeRuntime`] whose engine can be away: its replicas go on meanwhile, and every call fails.
 #[derive(Clone, Debug)]
@@ -87,6 +87,16 @@ impl Runtime for Engine {
         self.reach()?;
         self.answers_about(replica).await;
         self.replicas.stop(replica, grace).await
+    }
+
+    async fn verify(&self, check: &CheckSpec) -> Result<Exit, RuntimeError> {
+        self.reach()?;
+        self.replicas.verify(check).await
+    }
+
+    async fn end_check(&self, replica: &ReplicaId) -> Result<(), RuntimeError> {
+        self.reach()?;
+        self.replicas.end_check(replica).await
     }
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {

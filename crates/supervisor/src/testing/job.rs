@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::atomic_file::{self, Durability};
-use protocol::{Assignment, Attempt, CANCEL_FILE, Status, TaskError, TaskResult, Time};
+use protocol::{Assignment, Attempt, CANCEL_FILE, ReportOf, Status, TaskError, TaskResult, Time};
 use tokio::time::sleep;
 
 use crate::runtime::{Exit, ReplicaSpec};
@@ -85,9 +85,15 @@ impl Job {
         }
     }
 
-    /// Hands in a report.
+    /// Hands in a report, with the worker's proof.
     pub(crate) fn hand_in(&self, report: &TaskResult) {
-        self.hand_in_bytes(&serde_json::to_vec(report).unwrap());
+        self.hand_in_proven(&serde_json::to_vec(report).unwrap());
+    }
+
+    /// Hands in a report that may be none, with the worker's proof.
+    pub(crate) fn hand_in_proven(&self, report: &[u8]) {
+        let of = ReportOf::assignment(&self.assignment);
+        self.hand_in_bytes(&self.spec.secret.seal(of, report));
     }
 
     /// Hands in anything.

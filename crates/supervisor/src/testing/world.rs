@@ -149,6 +149,7 @@ impl World {
                 gateways,
                 image: "image".to_owned(),
                 program: "/worker".into(),
+                report_key: protocol::ReportKey::new([7; 32]),
                 claude: None,
                 user,
                 hand_over: false,

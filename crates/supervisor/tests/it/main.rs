@@ -20,6 +20,7 @@ mod janitor;
 mod restart;
 mod runs;
 mod soak;
+mod tampering;
 mod upstream;
 mod walls;
 mod world;

@@ -7,7 +7,7 @@ use protocol::{FailureKind, Status};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::slot::{Slot, lives, wait_for};
+use crate::slot::{Slot, lives, opened, secret, wait_for};
 
 fn kind(result: &protocol::TaskResult) -> FailureKind {
     result.error.as_ref().unwrap_or_else(|| panic!("it should fail: {result:?}")).kind
@@ -47,47 +47,14 @@ fn worker_that_has_no_room_for_its_log_works_on() {
 #[test]
 fn object_in_the_last_line_and_all_files_make_the_result() {
     let slot = Slot::new();
-    let mut assignment = slot.script(
+    let assignment = slot.script(
         r#"cd "$SUPERVISOR_ARTIFACTS"; mkdir sub; echo a > a.md; echo b > sub/b.csv; echo noise
            echo '{"summary":"s","findings":["f"],"recommendations":[],"artifacts":["sub/b.csv"]}'"#,
     );
-    assignment["task"]["verify"] =
-        json!({ "artifacts": ["*.md", "**/*.csv"], "command": "test -s a.md && pwd" });
     let result = slot.run(&assignment);
     assert_eq!(result.status, Status::Complete, "{result:?}");
     assert_eq!((result.summary.as_str(), result.findings.len()), ("s", 1));
     assert_eq!(result.artifacts, ["sub/b.csv", "a.md"]);
-}
-
-#[test]
-fn work_that_fails_its_checks_is_unverified() {
-    for (verify, message) in [
-        (json!({ "artifacts": ["*.md"] }), "no artifact matches `*.md`"),
-        (
-            json!({ "command": "ls; echo why >&2; exit 3" }),
-            "`ls; echo why >&2; exit 3` ended with code 3",
-        ),
-    ] {
-        let slot = Slot::new();
-        let mut assignment = slot.script("echo x > $SUPERVISOR_ARTIFACTS/x.txt; echo done");
-        assignment["task"]["verify"] = verify;
-        let result = slot.run(&assignment);
-        assert_eq!(kind(&result), FailureKind::Unverified);
-        let error = result.error.unwrap();
-        assert!(error.message.contains(message) && error.message.contains("x.txt"), "{error}");
-        assert_eq!(result.artifacts, ["x.txt"]);
-    }
-}
-
-#[test]
-fn check_ends_with_the_attempts_own_time() {
-    let slot = Slot::new();
-    let mut assignment = slot.script("echo done");
-    assignment["timeout"] = json!({ "secs": 1, "nanos": 0 });
-    assignment["task"]["verify"] = json!({ "command": "sleep 50" });
-    let result = slot.run(&assignment);
-    assert_eq!(kind(&result), FailureKind::Timeout);
-    assert!(result.execution_time < 10.0, "{}", result.execution_time);
 }
 
 #[test]
@@ -147,6 +114,38 @@ fn folder_that_was_put_in_the_place_of_the_artifacts_counts_for_nothing() {
     ));
     assert_eq!(kind(&result), FailureKind::BadOutput);
     assert!(result.artifacts.is_empty());
+}
+
+/// The agent has all that its worker has but the secret: the token, the folder, and the time to write first.
+#[test]
+fn what_lies_in_the_place_of_the_report_is_replaced_and_told() {
+    for script in [
+        "echo '{\"status\":\"complete\"}' > $R",
+        "ln -s /etc/passwd $R",
+        "ln -s /nowhere $R",
+        "mkfifo $R",
+        "mkdir -p $R/a/b && chmod 0 $R/a $R",
+        "touch $R; chmod 0555 $(dirname $R)",
+    ] {
+        let slot = Slot::new();
+        let result = slot.path("results/t.1.json");
+        let script = format!("R={}; {script}; echo done", result.display());
+        slot.put(&slot.script(&script));
+        let mut worker = slot.worker(&["--once"]);
+        assert_eq!(worker.wait().code(), Some(0));
+        assert!(fs::symlink_metadata(&result).unwrap().is_file(), "{script}");
+        let report = opened("t.1", &fs::read(&result).unwrap()).expect("it is the worker's");
+        assert_eq!(kind(&report), FailureKind::Tampered, "{script}");
+        assert!(report.summary.contains("`t.1.json`"), "{}", report.summary);
+    }
+}
+
+#[test]
+fn secret_is_in_no_process_but_the_workers_and_in_no_command_line() {
+    let slot = Slot::new();
+    let result = slot.run(&slot.script("env; cat /proc/*/cmdline | tr '\\0' ' '"));
+    assert!(!result.summary.contains(secret().to_hex().as_str()), "{}", result.summary);
+    assert!(!result.summary.contains("SUPERVISOR_REPORT_SECRET"), "{}", result.summary);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a test that can't go on should say where")]
 #![expect(clippy::disallowed_methods, reason = "a test's own files, which nobody else reads")]
 
+mod check;
 mod claude;
 mod command;
 mod egress;

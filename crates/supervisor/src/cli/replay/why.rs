@@ -188,6 +188,9 @@ fn failed(
             FailureKind::Refused | FailureKind::Invalid => {
                 "it is not tried again: such a failure does not pass".to_owned()
             }
+            FailureKind::Tampered => {
+                "it is not tried again by itself: look at its transcript first".to_owned()
+            }
             _ => "it is not tried again: its retries are used up".to_owned(),
         },
     });

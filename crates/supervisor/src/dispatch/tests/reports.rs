@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::{Status, TaskResult, Token};
+use protocol::{Attempt, ReportKey, ReportOf, Status, TaskResult, Token};
 use rustix::fs::{CWD, FileType, Mode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -93,13 +93,13 @@ async fn report_for_another_task_run_or_worker_is_refused_whatever_its_status() 
 
 #[tokio::test(start_paused = true)]
 async fn report_that_is_not_of_the_format_is_refused_with_its_place() {
-    assert_eq!(refused(|job| job.hand_in_bytes(b"{\xff}")).await, "byte 1 is not UTF-8 text");
-    assert_eq!(refused(|job| job.hand_in_bytes(b"")).await, "line 1: the JSON ends too early");
+    assert_eq!(refused(|job| job.hand_in_proven(b"{\xff}")).await, "byte 1 is not UTF-8 text");
+    assert_eq!(refused(|job| job.hand_in_proven(b"")).await, "line 1: the JSON ends too early");
     let with = |name: &'static str, value: Value| {
         move |job: &Job| {
             let mut report = serde_json::to_value(job.done(&[])).unwrap();
             report[name] = value.clone();
-            job.hand_in_bytes(report.to_string().as_bytes());
+            job.hand_in_proven(report.to_string().as_bytes());
         }
     };
     let why = refused(with("sumary", json!("x"))).await;
@@ -111,17 +111,66 @@ async fn report_that_is_not_of_the_format_is_refused_with_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn report_that_is_too_large_is_refused() {
+async fn report_that_is_larger_than_a_worker_makes_it_is_tampering() {
     let large = |job: &Job| edited(job, |r| r.summary = "x".repeat(1 << 20));
-    let why = refused(large).await;
-    assert!(why.contains("at most 1048576 are allowed"), "{why}");
+    let why = tampered(large).await;
+    assert!(why.contains("at most 1048662 are allowed"), "{why}");
+}
+
+/// Puts something in the place of a report while the agent goes on, and returns why the attempt failed.
+async fn tampered(forge: impl Fn(&Job) + Send + Sync + 'static) -> String {
+    let world = World::new(move |job: Job| {
+        forge(&job);
+        std::future::pending()
+    });
+    let daemon = world.up().await;
+    let start = Instant::now();
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    assert_eq!(daemon.ended(["build"]).await, [Status::Failed]);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_eq!(world.failures("build"), [(1, "tampered".to_owned(), true)]);
+    // Whoever forged it does not go on, and nothing is tried again.
+    assert_eq!(world.engine.calls(), ["ensure marie-1", "stop marie-1"]);
+    assert_eq!(world.begun(), ["build.1 on marie-1"]);
+    let journal = fs::read_to_string(world.installation.journal(protocol::RunId::Adhoc)).unwrap();
+    assert!(!journal.contains("a secret"), "nothing outside is read");
+    let error = until("it is published", async || world.result("marie", "build")).await.error;
+    let error = error.unwrap();
+    assert!(error.hint.unwrap().contains("supervisor retry"));
+    let about = "what lies in the place of the report is not the worker's: ";
+    error.message.strip_prefix(about).unwrap().to_owned()
+}
+
+const UNPROVEN: &str = "`build.1.json` does not carry the worker's proof";
+
+#[tokio::test(start_paused = true)]
+async fn report_without_the_workers_proof_ends_the_replica_and_the_task_as_tampered() {
+    // What is right in all else: the token is no secret to an agent.
+    let plain = |job: &Job| job.hand_in_bytes(&serde_json::to_vec(&job.done(&[])).unwrap());
+    assert_eq!(tampered(plain).await, UNPROVEN);
+    assert_eq!(tampered(|job| job.hand_in_bytes(b"")).await, UNPROVEN);
+    let signed_by = |replica: &'static str| {
+        move |job: &Job| {
+            let secret = ReportKey::new([7; 32]).secret(&replica.parse().unwrap());
+            let report = serde_json::to_vec(&job.done(&[])).unwrap();
+            job.hand_in_bytes(&secret.seal(ReportOf::assignment(&job.assignment), &report));
+        }
+    };
+    assert_eq!(tampered(signed_by("marie-2")).await, UNPROVEN);
+    let of_another_attempt = |job: &Job| {
+        let attempt = Attempt::new(2).unwrap();
+        let of = ReportOf { attempt, ..ReportOf::assignment(&job.assignment) };
+        let report = serde_json::to_vec(&job.done(&[])).unwrap();
+        job.hand_in_bytes(&job.spec.secret.seal(of, &report));
+    };
+    assert_eq!(tampered(of_another_attempt).await, UNPROVEN);
 }
 
 #[tokio::test(start_paused = true)]
-async fn report_that_is_a_pipe_a_link_or_a_folder_is_refused_and_nobody_waits_for_it() {
-    let why = refused(|job| fifo(&job.result_file())).await;
+async fn pipe_link_folder_or_giant_in_the_place_of_a_report_is_tampering_and_nobody_waits_for_it() {
+    let why = tampered(|job| fifo(&job.result_file())).await;
     assert_eq!(why, "`build.1.json` is not a regular file");
-    let why = refused(|job| {
+    let why = tampered(|job| {
         let secret = job.spec.workspace.join("secret.json");
         protocol::atomic_file::replace(
             &secret,
@@ -133,8 +182,60 @@ async fn report_that_is_a_pipe_a_link_or_a_folder_is_refused_and_nobody_waits_fo
     })
     .await;
     assert_eq!(why, "`build.1.json` leads out of its folder or through a link");
-    let why = refused(|job| fs::create_dir(job.result_file()).unwrap()).await;
+    let why = tampered(|job| fs::create_dir(job.result_file()).unwrap()).await;
     assert_eq!(why, "`build.1.json` is not a regular file");
+    let why = tampered(|job| {
+        // Whole at once, as by a rename: what is still empty would be refused for that.
+        let draft = job.result_file().with_extension("draft");
+        fs::File::create(&draft).unwrap().set_len(10 << 30).unwrap();
+        let durability = protocol::atomic_file::Durability::Volatile;
+        protocol::atomic_file::move_to(&draft, &job.result_file(), durability).unwrap();
+    })
+    .await;
+    let max = protocol::strict::MAX_BYTES + protocol::ENVELOPE_BYTES;
+    assert_eq!(why, format!("`build.1.json` has 10737418240 bytes, at most {max} are allowed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn forged_report_that_was_seen_is_tampering_also_when_the_worker_writes_over_it() {
+    let world = World::new(async |job: Job| {
+        job.hand_in_bytes(b"{}");
+        sleep(Duration::from_secs(20)).await;
+        job.hand_in(&job.done(&[]));
+        std::future::pending().await
+    });
+    let daemon = world.up().await;
+    daemon.add(json!({"task_id": "build", "worker": "marie", "description": "x"})).await.unwrap();
+    until_true("it has begun", || !world.begun().is_empty()).await;
+    // It can't be stopped for now, so that its worker comes to its end.
+    world.engine.set_hanging(Some("marie-1"));
+    sleep(Duration::from_secs(60)).await;
+    world.engine.set_hanging(None);
+    assert_eq!(daemon.ended(["build"]).await, [Status::Failed]);
+    assert_eq!(world.failures("build"), [(1, "tampered".to_owned(), true)]);
+}
+
+/// The worker looks at no pattern: what was taken in is what counts.
+#[tokio::test(start_paused = true)]
+async fn artifacts_that_the_task_wants_are_looked_for_in_what_was_taken_in() {
+    let world = World::new(async |job: Job| {
+        job.leave("sub/notes.md", "x");
+        job.hand_in(&job.done(&["sub/notes.md"]));
+        None
+    });
+    let daemon = world.up().await;
+    for (id, pattern) in [("wanting", "*.md"), ("whole", "**/*.md"), ("wrong", "[z")] {
+        let task = json!({"task_id": id, "worker": "marie", "description": "x", "retries": 0,
+            "verify": {"artifacts": [pattern]}});
+        daemon.add(task).await.unwrap();
+    }
+    let ended = daemon.ended(["wanting", "whole", "wrong"]).await;
+    assert_eq!(ended, [Status::Failed, Status::Complete, Status::Failed]);
+    assert_eq!(world.failures("wanting"), [(1, "unverified".to_owned(), true)]);
+    assert_eq!(world.failures("wrong"), [(1, "invalid".to_owned(), true)]);
+    let result = until("it is published", async || world.result("marie", "wanting")).await;
+    assert_eq!(result.summary, "no artifact matches `*.md`: there is sub/notes.md");
+    assert!(world.artifact("marie", "wanting", "sub/notes.md").is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -441,19 +542,10 @@ async fn artifacts_that_are_too_deep_too_many_or_sparse_giants_are_refused_and_c
     })
     .await;
     assert_eq!(why, "\"report\\u{202e}dm.exe\" has a name that can't be shown");
-    let why = refused(|job| {
-        // Whole at once, as by a rename: what is still empty would be refused for that.
-        let draft = job.result_file().with_extension("draft");
-        fs::File::create(&draft).unwrap().set_len(10 << 30).unwrap();
-        let durability = protocol::atomic_file::Durability::Volatile;
-        protocol::atomic_file::move_to(&draft, &job.result_file(), durability).unwrap();
-    })
-    .await;
-    assert_eq!(why, "`build.1.json` has 10737418240 bytes, at most 1048576 are allowed");
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let why = refused(move |job| {
         let report = serde_json::to_string(&job.done(&[])).unwrap();
-        job.hand_in_bytes(report.replacen("[]", &deep, 1).as_bytes());
+        job.hand_in_proven(report.replacen("[]", &deep, 1).as_bytes());
     })
     .await;
     assert!(why.contains("nested deeper than 32"), "{why}");

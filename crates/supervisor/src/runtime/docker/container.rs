@@ -11,11 +11,11 @@ use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HealthConfig,
     HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
-use protocol::{DOOR_FILE, WorkspaceMode};
+use protocol::{DOOR_FILE, ReportSecret, WorkspaceMode};
 use serde_json::json;
 
 use super::engine::Engine;
-use crate::runtime::{ReplicaSpec, RuntimeError, fingerprint};
+use crate::runtime::{CheckSpec, ReplicaSpec, RuntimeError, fingerprint};
 
 /// The label with the installation. What does not have ours is not ours.
 pub(super) const INSTALLATION: &str = "supervisor.installation";
@@ -29,6 +29,12 @@ pub(super) const SPEC: &str = "supervisor.spec";
 /// container goes on with the one that is gone.
 pub(super) const FOLDERS: &str = "supervisor.folders";
 
+/// The label of a check's container: it has the replica's labels, and is not the replica.
+pub(super) const CHECK: &str = "supervisor.check";
+
+/// The label that tells the secret of the reports from others: of a container that has another one, no report counts.
+pub(super) const PROOF: &str = "supervisor.proof";
+
 /// Where the worker's program is.
 const PROGRAM_DIR: &str = "/opt/supervisor";
 
@@ -37,6 +43,9 @@ const GATEWAY_DIR: &str = "/run/gateway";
 
 /// Where the worker's own login is, where it has one.
 const LOGIN_DIR: &str = "/login";
+
+/// Where a check finds the artifacts.
+const ARTIFACTS_DIR: &str = "/artifacts";
 
 /// An address that is nobody's (RFC 5737).
 const NOWHERE: &str = "192.0.2.1";
@@ -70,7 +79,10 @@ pub(super) fn describe(
         // With an entrypoint of ours, the image's command is not used either.
         entrypoint: Some(command),
         // The image knows its PATH. Its home is on the read-only root.
-        env: Some(vec!["HOME=/tmp/home".to_owned()]),
+        env: Some(vec![
+            "HOME=/tmp/home".to_owned(),
+            format!("{}={}", ReportSecret::VARIABLE, *spec.secret.to_hex()),
+        ]),
         stop_signal: Some("SIGTERM".to_owned()),
         // An image may have one. Podman takes this for a command of that name.
         healthcheck: (!engine.podman).then(|| HealthConfig {
@@ -79,6 +91,33 @@ pub(super) fn describe(
         }),
         host_config: Some(walls(spec, engine, network)),
         ..ContainerCreateBody::default()
+    }
+}
+
+/// Returns what the engine is told about a check, but for the labels: what it is told about the replica, without the
+/// folders that an agent may write, and without a way out.
+pub(super) fn describe_check(check: &CheckSpec, engine: &Engine) -> ContainerCreateBody {
+    let spec = &check.replica;
+    let name = check.task.file_name().unwrap_or_default().to_string_lossy();
+    let task = format!("/tasks/{name}");
+    let program = Path::new(PROGRAM_DIR).join(spec.program.file_name().unwrap_or_default());
+    let mut command =
+        [&*program.to_string_lossy(), "check", "--task", &task].map(str::to_owned).to_vec();
+    let mut folders = vec![
+        (spec.program.parent().unwrap_or(Path::new("/")), PROGRAM_DIR),
+        (&*check.task, &*task),
+        (&*spec.workspace, "/workspace"),
+    ];
+    if let Some(artifacts) = &check.artifacts {
+        command.extend(["--artifacts", ARTIFACTS_DIR].map(str::to_owned));
+        folders.push((artifacts, ARTIFACTS_DIR));
+    }
+    let mounts = folders.into_iter().map(|(source, target)| mount(source, target, false)).collect();
+    ContainerCreateBody {
+        entrypoint: Some(command),
+        env: Some(vec!["HOME=/tmp/home".to_owned()]),
+        host_config: Some(HostConfig { mounts: Some(mounts), ..walls(spec, engine, None) }),
+        ..describe(spec, engine, None)
     }
 }
 
@@ -193,16 +232,20 @@ pub(super) fn settings_identity(spec: &ReplicaSpec) -> Option<String> {
 
 /// Mounts, not `binds`, which make a missing folder on every engine.
 fn mounts(spec: &ReplicaSpec) -> Vec<Mount> {
-    let mount = |(source, target, writable): (&Path, &str, bool)| Mount {
+    let settings = settings(spec);
+    let settings = settings.iter().map(|path| (path.as_path(), "/workspace/worker.toml", false));
+    let all = folders(spec).into_iter().chain(settings);
+    all.map(|(source, target, writable)| mount(source, target, writable)).collect()
+}
+
+fn mount(source: &Path, target: &str, writable: bool) -> Mount {
+    Mount {
         typ: Some(MountType::BIND),
         source: Some(source.to_string_lossy().into_owned()),
         target: Some(target.to_owned()),
         read_only: Some(!writable),
         ..Mount::default()
-    };
-    let settings = settings(spec);
-    let settings = settings.iter().map(|path| (path.as_path(), "/workspace/worker.toml", false));
-    folders(spec).into_iter().chain(settings).map(mount).collect()
+    }
 }
 
 /// A container that is there.
@@ -260,8 +303,9 @@ impl Container {
 
     /// Returns whether it has work that a replacement would lose.
     ///
-    /// Nothing comes of one whose folders are gone.
+    /// Nothing comes of one whose folders are gone, or whose reports would not count.
     pub(super) fn is_kept_while_busy(&self, spec: &ReplicaSpec) -> bool {
         self.label(FOLDERS).is_none_or(|folders| folders == identity(spec))
+            && self.label(PROOF) == Some(&spec.secret.print())
     }
 }

@@ -193,9 +193,9 @@ impl Engine {
         }
     }
 
-    /// Returns the end of what a container printed, empty when that can't be had.
-    pub(super) async fn output(&self, id: &str) -> String {
-        let lines = output::LINES.to_string();
+    /// Returns the end of what a container printed, at most that many lines; empty when that can't be had.
+    pub(super) async fn output(&self, id: &str, most: usize) -> String {
+        let lines = most.to_string();
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(&lines).build();
         let read = async {
             let mut text = Vec::new();
@@ -206,7 +206,7 @@ impl Engine {
                 let surplus = text.len().saturating_sub(2 * output::BYTES);
                 text.drain(..surplus);
             }
-            output::tail(&text)
+            output::tail_of(&text, most)
         };
         timeout(OUTPUT_TIMEOUT, read).await.unwrap_or_default()
     }

@@ -11,7 +11,7 @@ mod error;
 mod network;
 mod old;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
@@ -32,7 +32,7 @@ use self::container::{Container, Stage};
 use self::engine::Engine;
 use self::error::status;
 use super::fingerprint::{self, Programs};
-use super::{Exit, Found, ReplicaSpec, Runtime, RuntimeError};
+use super::{CheckSpec, Exit, Found, ReplicaSpec, Runtime, RuntimeError, output};
 
 /// The exit code of a process that was killed: by hand, or by the kernel for its memory.
 const KILLED: i64 = 137;
@@ -118,6 +118,17 @@ impl DockerRuntime {
         format!("supervisor-{}-{replica}", self.installation)
     }
 
+    /// Returns the name of the container of a replica's check. No replica has it: an installation is no `check`.
+    pub fn check_name(&self, replica: &ReplicaId) -> String {
+        format!("supervisor-check-{}-{replica}", self.installation)
+    }
+
+    /// Returns the container of a replica's check, if there is one and it is ours.
+    async fn find_check(&self, replica: &ReplicaId) -> Result<Option<Container>, RuntimeError> {
+        let container = self.engine.inspect(&self.check_name(replica)).await?;
+        Ok(container.filter(|container| self.is_ours(container, replica)))
+    }
+
     /// Returns the name of the network of this installation's containers, where they have one.
     fn network(&self) -> String {
         format!("supervisor-{}", self.installation)
@@ -152,6 +163,7 @@ impl DockerRuntime {
             (container::REPLICA.to_owned(), spec.replica.to_string()),
             (container::SPEC.to_owned(), fingerprint),
             (container::FOLDERS.to_owned(), folders),
+            (container::PROOF.to_owned(), spec.secret.print()),
         ]);
         body.labels = Some(labels);
         Ok(body)
@@ -186,6 +198,56 @@ impl DockerRuntime {
         }
         info!(container = name, image = spec.image, "Container started.");
         Ok(Some(()))
+    }
+
+    /// Waits until a container does not run and returns how it ended, with that many lines of what it printed.
+    async fn ended(
+        &self,
+        name: &str,
+        mut found: Container,
+        lines: usize,
+    ) -> Result<Exit, RuntimeError> {
+        // By its id from now on: the name may be given to a successor.
+        let id = found.id.clone();
+        while found.stage == Stage::Running {
+            let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
+            let mut answers = pin!(self.engine.docker.wait_container(&id, Some(options)));
+            let code = match timeout(WAIT_SLICE, answers.next()).await {
+                Err(_) => None,
+                Ok(Some(Ok(answer))) => Some(answer.status_code),
+                // bollard turns a non-zero exit into an error; to us it is an answer.
+                Ok(Some(Err(Error::DockerContainerWaitError { code, .. }))) => Some(code),
+                Ok(Some(Err(e))) if status(&e) == Some(404) => None,
+                Ok(Some(Err(e))) => return Err(self.engine.failed("wait for", name, e)),
+                Ok(None) => {
+                    let endpoint = self.engine.endpoint.clone();
+                    let source = "it hung up without an answer".into();
+                    return Err(RuntimeError::Unreachable { endpoint, source });
+                }
+            };
+            found = match (self.engine.inspect(&id).await?, code) {
+                // Somebody removed it. What the engine says is the code then is of no use: Podman
+                // says 0.
+                (None, _) => return Ok(Exit::unknown()),
+                // An engine may say so a moment before it shows it.
+                (Some(mut now), Some(code)) => {
+                    now.stage = Stage::Ended;
+                    now.code = now.code.or(Some(code));
+                    now
+                }
+                (Some(now), None) => now,
+            };
+        }
+        // The engine hears of the memory limit apart from the end, and may note it a moment later.
+        let until = Instant::now() + OOM_WAIT;
+        while found.code == Some(KILLED) && !found.oom && Instant::now() < until {
+            sleep(OOM_LOOK).await;
+            match self.engine.inspect(&id).await? {
+                Some(now) => found.oom = now.oom,
+                None => break,
+            }
+        }
+        Ok(Exit { code: found.code, oom: found.oom, output: self.engine.output(&id, lines).await })
     }
 
     fn warn_once(&self, warnings: Vec<String>) {
@@ -250,56 +312,44 @@ impl Runtime for DockerRuntime {
     }
 
     async fn wait(&self, replica: &ReplicaId) -> Result<Exit, RuntimeError> {
-        let name = self.container_name(replica);
-        let Some(mut found) = self.find(replica).await? else {
+        let Some(found) = self.find(replica).await? else {
             return Ok(Exit::unknown());
         };
-        // By its id from now on: the name may be given to a successor.
-        let id = found.id.clone();
-        while found.stage == Stage::Running {
-            let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
-            let mut answers = pin!(self.engine.docker.wait_container(&id, Some(options)));
-            let code = match timeout(WAIT_SLICE, answers.next()).await {
-                Err(_) => None,
-                Ok(Some(Ok(answer))) => Some(answer.status_code),
-                // bollard turns a non-zero exit into an error; to us it is an answer.
-                Ok(Some(Err(Error::DockerContainerWaitError { code, .. }))) => Some(code),
-                Ok(Some(Err(e))) if status(&e) == Some(404) => None,
-                Ok(Some(Err(e))) => return Err(self.engine.failed("wait for", &name, e)),
-                Ok(None) => {
-                    let endpoint = self.engine.endpoint.clone();
-                    let source = "it hung up without an answer".into();
-                    return Err(RuntimeError::Unreachable { endpoint, source });
-                }
-            };
-            found = match (self.engine.inspect(&id).await?, code) {
-                // Somebody removed it. What the engine says is the code then is of no use: Podman
-                // says 0.
-                (None, _) => return Ok(Exit::unknown()),
-                // An engine may say so a moment before it shows it.
-                (Some(mut now), Some(code)) => {
-                    now.stage = Stage::Ended;
-                    now.code = now.code.or(Some(code));
-                    now
-                }
-                (Some(now), None) => now,
-            };
-        }
-        // The engine hears of the memory limit apart from the end, and may note it a moment later.
-        let until = Instant::now() + OOM_WAIT;
-        while found.code == Some(KILLED) && !found.oom && Instant::now() < until {
-            sleep(OOM_LOOK).await;
-            match self.engine.inspect(&id).await? {
-                Some(now) => found.oom = now.oom,
-                None => break,
-            }
-        }
-        Ok(Exit { code: found.code, oom: found.oom, output: self.engine.output(&id).await })
+        self.ended(&self.container_name(replica), found, output::LINES).await
     }
 
     async fn stop(&self, replica: &ReplicaId, grace: Duration) -> Result<(), RuntimeError> {
-        match self.find(replica).await? {
-            Some(found) => self.engine.end(&self.container_name(replica), &found, grace).await,
+        if let Some(found) = self.find(replica).await? {
+            self.engine.end(&self.container_name(replica), &found, grace).await?;
+        }
+        self.end_check(replica).await
+    }
+
+    async fn verify(&self, check: &CheckSpec) -> Result<Exit, RuntimeError> {
+        let replica = &check.replica.replica;
+        let name = self.check_name(replica);
+        self.programs.hash(&check.replica.program).await?;
+        self.end_check(replica).await?;
+        let mut body = container::describe_check(check, &self.engine);
+        body.labels = Some(HashMap::from([
+            (container::INSTALLATION.to_owned(), self.installation.clone()),
+            (container::WORKER.to_owned(), check.replica.worker.to_string()),
+            (container::REPLICA.to_owned(), replica.to_string()),
+            (container::CHECK.to_owned(), String::new()),
+        ]));
+        if self.launch(&name, &check.replica, body).await?.is_none() {
+            return Err(RuntimeError::NotOurs { name });
+        }
+        let Some(found) = self.find_check(replica).await? else { return Ok(Exit::unknown()) };
+        let ended = self.ended(&name, found, output::CHECK_LINES);
+        let exit = timeout(super::CHECK_TIMEOUT, ended).await.unwrap_or(Ok(Exit::unknown()))?;
+        self.end_check(replica).await?;
+        Ok(exit)
+    }
+
+    async fn end_check(&self, replica: &ReplicaId) -> Result<(), RuntimeError> {
+        match self.find_check(replica).await? {
+            Some(found) => self.engine.remove(&self.check_name(replica), &found.id).await,
             None => Ok(()),
         }
     }
@@ -319,14 +369,17 @@ impl Runtime for DockerRuntime {
         use ContainerSummaryStateEnum as State;
         let label = format!("{}={}", container::INSTALLATION, self.installation);
         let listed = self.engine.list(&label).await?;
-        let found = listed.into_iter().filter_map(|container| {
-            let replica = container.labels?.remove(container::REPLICA)?.parse().ok()?;
+        // Of a replica there may be two: its check is a part of it, which goes when it is stopped.
+        let mut found = BTreeMap::new();
+        for container in listed {
+            let replica = container.labels.and_then(|mut labels| labels.remove(container::REPLICA));
+            let Some(replica) = replica.and_then(|replica| replica.parse().ok()) else { continue };
             let ended = matches!(
                 container.state,
                 Some(State::CREATED | State::EXITED | State::DEAD | State::REMOVING)
             );
-            Some(Found { replica, running: !ended })
-        });
-        Ok(found.collect())
+            *found.entry(replica).or_insert(false) |= !ended;
+        }
+        Ok(found.into_iter().map(|(replica, running)| Found { replica, running }).collect())
     }
 }

@@ -41,7 +41,10 @@ impl DockerRuntime {
             let labels = found.labels.unwrap_or_default();
             let replica = labels.get(container::REPLICA).and_then(|replica| replica.parse().ok());
             let (Some(replica), Some(id)) = (replica, found.id) else { continue };
-            let name = self.container_name(&replica);
+            let name = match labels.contains_key(container::CHECK) {
+                true => self.check_name(&replica),
+                false => self.container_name(&replica),
+            };
             let has_name = found.names.unwrap_or_default().contains(&format!("/{name}"));
             let ended = matches!(found.state, Some(State::EXITED | State::DEAD | State::CREATED));
             if !has_name || !ended || keep.contains(&replica) {

@@ -9,13 +9,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use protocol::ReportSecret;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
 
 use super::family::{MARKER, Process};
-use crate::runtime::{GATEWAY_SOCKET, ReplicaSpec};
+use crate::runtime::{CheckSpec, GATEWAY_SOCKET, ReplicaSpec};
 
 /// What a worker inherits of the supervisor's environment. No more: there are keys in it.
 const INHERITED: [&str; 3] = ["PATH", "LANG", "TZ"];
@@ -94,12 +95,35 @@ fn command(spec: &ReplicaSpec, marker: &str, log: &File) -> io::Result<Command> 
         .envs(INHERITED.iter().filter_map(|name| Some((name, env::var_os(name)?))))
         .env("HOME", spec.scratch.join("home"))
         .env(MARKER, marker)
+        .env(ReportSecret::VARIABLE, spec.secret.to_hex().as_str())
         .current_dir(&spec.workspace)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log.try_clone()?);
     own_session(&mut command);
     Ok(command)
+}
+
+/// Returns the command line of a check. What it prints is piped, and it ends with its handle.
+pub(super) fn check(check: &CheckSpec, scratch: &Path, marker: &str) -> Command {
+    let spec = &check.replica;
+    let mut command = Command::new(&spec.program);
+    command.arg("check").arg("--task").arg(&check.task).arg("--workspace").arg(&spec.workspace);
+    command.arg("--scratch").arg(scratch);
+    if let Some(artifacts) = &check.artifacts {
+        command.arg("--artifacts").arg(artifacts);
+    }
+    command
+        .env_clear()
+        .envs(INHERITED.iter().filter_map(|name| Some((name, env::var_os(name)?))))
+        .env(MARKER, marker)
+        .current_dir(&spec.workspace)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    own_session(&mut command);
+    command
 }
 
 /// Has a command run in a session of its own: without a terminal, so that no agent can read from it,

@@ -2,7 +2,8 @@
 //!
 //! There are no walls: a worker runs as the supervisor's user, sees what that user sees, may write
 //! where a container's mounts would be read-only, and has the network. Limits on memory, processors
-//! and processes are not held. It is kept from the supervisor's environment, and from its terminal.
+//! and processes are not held. What its worker has it has, too: that a report carries its worker's proof keeps out
+//! mistakes here, not an agent that means harm. It is kept from the supervisor's environment, and from its terminal.
 //!
 //! A worker outlives the daemon. A later daemon finds it by its record, and what is
 //! without one (the daemon was killed between starting a worker and writing that down) by an
@@ -25,14 +26,14 @@ use async_trait::async_trait;
 use protocol::{ReplicaId, atomic_file};
 use rustix::process::Signal;
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info};
 
 use self::child::{Running, arguments};
 use self::family::{Process, Table};
 use self::record::{Record, boot_id};
 use super::fingerprint::{self, Programs, check_program};
-use super::{Exit, Found, ReplicaSpec, Runtime, RuntimeError};
+use super::{CHECK_TIMEOUT, CheckSpec, Exit, Found, ReplicaSpec, Runtime, RuntimeError, output};
 
 /// How long a worker that is replaced may take to stop.
 const REPLACE_GRACE: Duration = Duration::from_secs(10);
@@ -75,6 +76,45 @@ impl ProcessRuntime {
         self.state.join(replica.as_str()).to_string_lossy().into_owned()
     }
 
+    /// Returns the value of [`MARKER`] for a replica's check.
+    fn check_marker(&self, replica: &ReplicaId) -> String {
+        self.checks().join(replica.as_str()).to_string_lossy().into_owned()
+    }
+
+    /// Returns the folder by which checks are marked. It need not be there.
+    fn checks(&self) -> PathBuf {
+        self.state.join("check")
+    }
+
+    /// Returns the folder of a replica's check, which is made for it and removed after it.
+    fn check_scratch(spec: &ReplicaSpec) -> PathBuf {
+        spec.scratch.with_file_name(format!("{}.check", spec.replica))
+    }
+
+    /// Kills all that has a marker, and what that started, until nothing of it is left.
+    async fn kill_marked(&self, marker: &str) -> io::Result<()> {
+        let deadline = Instant::now() + KILL_TIMEOUT;
+        loop {
+            let marker = marker.to_owned();
+            let look = move || {
+                let table = Table::read()?;
+                let marked = table.marked().into_iter().filter(|(_, value)| *value == marker);
+                io::Result::Ok(table.family(&marked.map(|(process, _)| process).collect()))
+            };
+            let left = tokio::task::spawn_blocking(look).await.map_err(io::Error::other)??;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other("processes of a check are still running"));
+            }
+            for process in &left {
+                process.signal(Signal::KILL)?;
+            }
+            sleep(KILL_LOOK).await;
+        }
+    }
+
     fn children(&self) -> MutexGuard<'_, HashMap<ReplicaId, Running>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,6 +130,7 @@ impl ProcessRuntime {
             .collect();
         Ok(fingerprint::of(json!({
             "path": spec.program, "program": program, "arguments": arguments,
+            "proof": spec.secret.print(),
         })))
     }
 
@@ -105,6 +146,7 @@ impl ProcessRuntime {
             started: process.started,
             boot: boot_id(),
             spec: fingerprint,
+            proof: spec.secret.print(),
             log_from,
         };
         if let Err(error) = record.write(&self.record_path(&spec.replica)) {
@@ -199,8 +241,10 @@ impl Runtime for ProcessRuntime {
         let running = Record::read(&self.record_path(replica))
             .filter(|record| record.process().is_some() && record.replica == *replica);
         if let Some(running) = running.as_ref().filter(|_| busy) {
-            debug!(%replica, pid = running.pid, "Busy worker adopted.");
-            return Ok(());
+            if running.proof == spec.secret.print() {
+                debug!(%replica, pid = running.pid, "Busy worker adopted.");
+                return Ok(());
+            }
         }
         // Before anything is stopped: it may not be possible to start another.
         let fingerprint = self.fingerprint(spec).await?;
@@ -236,7 +280,40 @@ impl Runtime for ProcessRuntime {
     }
 
     async fn stop(&self, replica: &ReplicaId, grace: Duration) -> Result<(), RuntimeError> {
-        self.end(replica, grace).await.map_err(|e| refused("stop", replica, e))
+        self.end(replica, grace).await.map_err(|e| refused("stop", replica, e))?;
+        self.end_check(replica).await
+    }
+
+    async fn verify(&self, check: &CheckSpec) -> Result<Exit, RuntimeError> {
+        let spec = &check.replica;
+        let failed = |error| refused("check the work of", &spec.replica, error);
+        self.end_check(&spec.replica).await?;
+        check_program(&spec.program)?;
+        let scratch = Self::check_scratch(spec);
+        let remove = || match fs::remove_dir_all(&scratch) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        remove().and_then(|()| fs::create_dir_all(&scratch)).map_err(failed)?;
+        let marker = self.check_marker(&spec.replica);
+        let child = child::check(check, &scratch, &marker).spawn().map_err(failed)?;
+        let exit = match timeout(CHECK_TIMEOUT, child.wait_with_output()).await {
+            Err(_) => Exit::unknown(),
+            Ok(output) => {
+                let output = output.map_err(failed)?;
+                let code = output.status.code().map(i64::from);
+                let output = output::tail_of(&output.stdout, output::CHECK_LINES);
+                Exit { code, oom: false, output }
+            }
+        };
+        self.end_check(&spec.replica).await?;
+        remove().map_err(failed)?;
+        Ok(exit)
+    }
+
+    async fn end_check(&self, replica: &ReplicaId) -> Result<(), RuntimeError> {
+        let marker = self.check_marker(replica);
+        self.kill_marked(&marker).await.map_err(|e| refused("end the check of", replica, e))
     }
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
@@ -268,7 +345,7 @@ impl Runtime for ProcessRuntime {
             let marker = Path::new(marker);
             let name = marker.file_name().and_then(|name| name.to_str());
             if let Some(replica) = name.and_then(|name| name.parse().ok())
-                && marker.parent() == Some(&self.state)
+                && [Some(&*self.state), Some(&*self.checks())].contains(&marker.parent())
             {
                 found.insert(replica, true);
             }

@@ -24,6 +24,9 @@ pub(super) struct Record {
     pub(super) boot: String,
     /// The fingerprint of the spec.
     pub(super) spec: String,
+    /// What tells the secret that it was given from others: of one that has another, no report counts.
+    #[serde(default)]
+    pub(super) proof: String,
     /// Where in the log file its output begins.
     pub(super) log_from: u64,
 }
