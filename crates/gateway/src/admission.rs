@@ -7,8 +7,13 @@ use http::{Method, Request, uri::PathAndQuery};
 pub(crate) enum Verdict {
     /// Ask the model: it costs money, and is booked.
     Ask,
+    /// Ask how long a request to the model is: by the same rules, but it costs nothing.
+    Count,
     /// Send it on: it costs nothing.
-    Forward,
+    Forward {
+        /// Whether only an attempt may ask.
+        needs_attempt: bool,
+    },
     /// Say that somebody is here. The CLI asks so before its first request.
     Hello,
     /// Say no: a worker has no use for that part of the API.
@@ -26,8 +31,12 @@ pub(crate) fn judge(method: &Method, path: &PathAndQuery) -> Verdict {
     match path.path() {
         "/v1/messages" => Verdict::Ask,
         "/api/hello" if *method == Method::HEAD => Verdict::Hello,
-        "/api/hello" | "/v1/messages/count_tokens" | "/v1/models" => Verdict::Forward,
-        other if other.strip_prefix("/v1/models/").is_some_and(is_name) => Verdict::Forward,
+        "/api/hello" if *method == Method::GET => Verdict::Forward { needs_attempt: false },
+        "/v1/messages/count_tokens" => Verdict::Count,
+        "/v1/models" => Verdict::Forward { needs_attempt: true },
+        other if other.strip_prefix("/v1/models/").is_some_and(is_name) => {
+            Verdict::Forward { needs_attempt: true }
+        }
         _ => Verdict::Refuse,
     }
 }
@@ -49,10 +58,10 @@ mod tests {
     #[test]
     fn only_the_api_is_let_through() {
         assert_eq!(verdict(Method::POST, "/v1/messages?beta=true"), Verdict::Ask);
-        for uri in
-            ["/v1/models", "/v1/models/claude-x.5@1", "/v1/messages/count_tokens", "/api/hello"]
-        {
-            assert_eq!(verdict(Method::POST, uri), Verdict::Forward, "{uri}");
+        assert_eq!(verdict(Method::POST, "/v1/messages/count_tokens"), Verdict::Count);
+        for uri in ["/v1/models", "/v1/models/claude-x.5@1", "/api/hello"] {
+            let needs_attempt = uri != "/api/hello";
+            assert_eq!(verdict(Method::GET, uri), Verdict::Forward { needs_attempt }, "{uri}");
         }
         assert_eq!(verdict(Method::HEAD, "/api/hello"), Verdict::Hello);
         for uri in ["/", "/v1", "/v2/x", "/v1/messages/batches", "/api/hello/x", "/api/oauth", "*"]

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::{
     http1::BadHead,
     limits,
+    policy::Forbidden,
     stop::{Stop, StopKind},
     upstream::Upstream,
 };
@@ -108,6 +109,21 @@ pub(crate) fn unbookable(why: &dyn Error) -> Response<Bytes> {
 pub(crate) fn unassigned() -> Response<Bytes> {
     let message = "gateway: no attempt runs here, so there is no one to ask the model for";
     error(StatusCode::FORBIDDEN, "permission_error", message, REFUSED)
+}
+
+/// The request contains what its worker's configuration does not allow. Others of the attempt may pass.
+pub(crate) fn forbidden(why: &Forbidden) -> Response<Bytes> {
+    let message = format!("gateway: {why}");
+    let mut response = error(StatusCode::FORBIDDEN, "permission_error", &message, REFUSED);
+    response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    response
+}
+
+/// Returns what an answer of the gateway itself says.
+pub(crate) fn said(answer: &Response<Bytes>) -> String {
+    let body = serde_json::from_slice::<serde_json::Value>(answer.body()).unwrap_or_default();
+    let said = body["error"]["message"].as_str().unwrap_or_default();
+    said.strip_prefix("gateway: ").unwrap_or(said).to_owned()
 }
 
 /// Somebody calls who has not shown the replica's secret. Says nothing of what was wrong with it.

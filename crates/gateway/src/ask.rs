@@ -2,11 +2,13 @@
 
 mod blocks;
 mod content;
+mod demand;
 mod reader;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 pub(crate) use self::blocks::{Block, Blocks, Place, PrefixKey, hash_of, size};
+pub(crate) use self::demand::{Demand, What};
 use self::reader::Reading;
 
 /// The most tokens that one image is: 92 by 52 patches of 28 pixels, 4,784, for models that read up
@@ -66,6 +68,29 @@ pub(crate) struct Ask {
     pub(crate) prefix: Option<Prefix>,
     /// All that can be cached.
     pub(crate) blocks: Blocks,
+    /// What the worker's configuration has to allow, besides the model.
+    pub(crate) demands: Vec<Demand>,
+}
+
+/// A request to `/v1/messages/count_tokens`, as far as it can be misused.
+#[derive(Debug)]
+pub(crate) struct CountAsk {
+    /// The model that is asked.
+    pub(crate) model: Arc<str>,
+    /// What the worker's configuration has to allow, besides the model.
+    pub(crate) demands: Vec<Demand>,
+}
+
+impl CountAsk {
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ask::parse`], but that `max_tokens` need not be there.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Unreadable> {
+        let reading = Reading::of_body(body)?;
+        Ok(Self { model: reading.model.into(), demands: reading.finds.demands.all })
+    }
 }
 
 /// The tools and the system prompt, up to the last block that is to be cached.
@@ -128,23 +153,21 @@ impl Ask {
     /// that are none, or a key twice that is read here: which of the two the API would read is
     /// unknown.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Unreadable> {
-        let text =
-            std::str::from_utf8(body).map_err(|error| Unreadable::new(&error.to_string()))?;
-        let reading = Reading::of(text)?;
-        if reading.max_tokens > MAX_TOKENS_BOUND {
-            let reason = format!("max_tokens is {}: no model writes that much", reading.max_tokens);
+        let reading = Reading::of_body(body)?;
+        let max_tokens = reading
+            .max_tokens
+            .ok_or_else(|| Unreadable::new("the field `max_tokens` is missing"))?;
+        if max_tokens > MAX_TOKENS_BOUND {
+            let reason = format!("max_tokens is {max_tokens}: no model writes that much");
             return Err(Unreadable::new(&reason));
         }
-        if reading.model.is_empty() || reading.model.len() > MODEL_BYTES {
-            return Err(Unreadable::new("the model's name is empty or too long"));
-        }
-        let finds = &reading.finds;
-        let text_bytes = text.len() as u64 - finds.media_bytes;
+        let finds = reading.finds;
+        let text_bytes = body.len() as u64 - finds.media_bytes;
         let pages = finds.document_bytes / PAGE_BYTES + finds.documents;
         let blocks = reading.blocks;
         let prefix = blocks.shared_ttl().filter(|_| blocks.shared_size() >= MIN_PREFIX_BYTES);
         Ok(Self {
-            max_tokens: reading.max_tokens,
+            max_tokens,
             fast: reading.fast,
             long_lived: finds.long_lived,
             server_tools: finds.server_tools,
@@ -157,7 +180,20 @@ impl Ask {
             prefix: prefix.map(|ttl| Prefix { key: blocks.prefix_key(&reading.model), ttl }),
             model: reading.model.into(),
             blocks,
+            demands: finds.demands.all,
         })
+    }
+}
+
+impl Reading {
+    fn of_body(body: &[u8]) -> Result<Self, Unreadable> {
+        let text =
+            std::str::from_utf8(body).map_err(|error| Unreadable::new(&error.to_string()))?;
+        let reading = Self::of(text)?;
+        if reading.model.is_empty() || reading.model.len() > MODEL_BYTES {
+            return Err(Unreadable::new("the model's name is empty or too long"));
+        }
+        Ok(reading)
     }
 }
 

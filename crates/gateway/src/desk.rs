@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use protocol::{Attempt, TaskId};
+use protocol::{Attempt, RunId, TaskId, WorkerId};
 use tokio::time::{Duration, Instant};
 
-use crate::{caller::Caller, stop::Stop};
+use crate::{caller::Caller, policy::Forbidden, stop::Stop};
 
 /// The attempt that a replica works on, if it does, as the daemon says.
 #[derive(Debug, Default)]
@@ -17,6 +17,34 @@ pub(crate) struct Case {
     pub(crate) caller: Caller,
     stop: OnceLock<Stop>,
     waits: Mutex<Waits>,
+    refused: Mutex<Refused>,
+}
+
+/// How many requests of an attempt contained what they must not, and what was said to the last.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    last: Forbidden,
+}
+
+/// Requests to the model that an attempt was refused, because they contained more than its worker's configuration
+/// allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRequests {
+    /// The run of the task.
+    pub run: RunId,
+    /// The task.
+    pub task: TaskId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// Whose attempt it is.
+    pub worker: WorkerId,
+    /// How many.
+    pub count: u64,
+    /// What the last of them contained, and where.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
 }
 
 /// Which requests of an attempt wait for something of ours.
@@ -48,7 +76,12 @@ impl Desk {
         // Said twice, it is the same attempt, with what is known of it.
         if current.as_ref().map(|case| &case.caller) != caller.as_ref() {
             *current = caller.map(|caller| {
-                Arc::new(Case { caller, stop: OnceLock::new(), waits: Mutex::default() })
+                Arc::new(Case {
+                    caller,
+                    stop: OnceLock::new(),
+                    waits: Mutex::default(),
+                    refused: Mutex::default(),
+                })
             });
         }
     }
@@ -62,6 +95,13 @@ impl Desk {
         let case = self.current()?;
         let caller = &case.caller;
         ((&caller.task, caller.attempt) == (task, attempt)).then(|| case.stop().cloned())?
+    }
+
+    /// Returns what an attempt was refused, if anything, and if it is the last one that was assigned.
+    pub(crate) fn refused(&self, task: &TaskId, attempt: Attempt) -> Option<RefusedRequests> {
+        let refused = self.current()?.refused();
+        ((&refused.task, refused.attempt) == (task, attempt) && refused.count > 0)
+            .then_some(refused)
     }
 
     fn current_mut(&self) -> MutexGuard<'_, Option<Arc<Case>>> {
@@ -89,6 +129,28 @@ impl Case {
 
     fn waits_mut(&self) -> MutexGuard<'_, Waits> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a request was refused because of what it contained. Returns how many were by now.
+    pub(crate) fn refuse(&self, why: Forbidden) -> u64 {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.count += 1;
+        refused.last = why;
+        refused.count
+    }
+
+    pub(crate) fn refused(&self) -> RefusedRequests {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let Caller { run, task, attempt, worker, .. } = self.caller.clone();
+        RefusedRequests {
+            run,
+            task,
+            attempt,
+            worker,
+            count: refused.count,
+            what: refused.last.what.clone(),
+            hint: refused.last.hint.clone(),
+        }
     }
 
     /// Notes why the attempt gets nothing more; the first reason stays.

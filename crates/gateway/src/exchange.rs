@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use http::{Method, StatusCode, uri::PathAndQuery};
+use protocol::EgressKind;
 use tokio::time::{Duration, Instant};
+
+use crate::audit::{Trail, Tried};
 
 /// What is known about one request and its answer. Says it in one debug line when dropped.
 ///
@@ -19,6 +22,10 @@ pub(crate) struct Exchange {
     bytes_up: u64,
     bytes_down: u64,
     end: End,
+    /// Where it is noted, if an attempt is known that it belongs to.
+    trail: Option<(Trail, Arc<str>)>,
+    model: Option<Arc<str>>,
+    refused: Option<String>,
 }
 
 /// How an exchange ended.
@@ -50,7 +57,29 @@ impl Exchange {
             bytes_up: 0,
             bytes_down: 0,
             end: End::ClientGone,
+            trail: None,
+            model: None,
+            refused: None,
         }
+    }
+
+    /// Notes which attempt it belongs to, and which host it is for.
+    pub(crate) fn set_trail(&mut self, trail: Option<Trail>, host: &Arc<str>) {
+        self.trail = trail.map(|trail| (trail, Arc::clone(host)));
+    }
+
+    pub(crate) fn set_model(&mut self, model: &Arc<str>) {
+        self.model = Some(Arc::clone(model));
+    }
+
+    /// Notes why the gateway said no.
+    pub(crate) fn set_refused(&mut self, why: String) {
+        self.refused = Some(why);
+    }
+
+    /// Returns whether somebody wants to know why the gateway said no.
+    pub(crate) fn has_trail(&self) -> bool {
+        self.trail.is_some()
     }
 
     /// Notes how much of the request's body was read.
@@ -86,5 +115,18 @@ impl Drop for Exchange {
             end = ?self.end,
             "Exchange ended."
         );
+        if let Some((trail, host)) = &self.trail {
+            trail.note(&Tried {
+                kind: EgressKind::Model,
+                host: Some(host),
+                port: None,
+                method: Some(self.method.as_str()),
+                path: Some(self.path.path()),
+                model: self.model.as_deref(),
+                bytes_up: self.bytes_up,
+                bytes_down: self.bytes_down,
+                refused: self.refused.as_deref(),
+            });
+        }
     }
 }

@@ -1,15 +1,17 @@
 //! What all replicas share: one place that knows limits, money and the prompt cache.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
     ask::Ask,
+    desk::{Case, RefusedRequests},
     ledger::{Ledger, Worst},
     outage::Outage,
     pace::{Pace, PaceConfig},
+    policy::Forbidden,
     prefix::Prefixes,
     prices::{Most, Prices, Terms},
     stagger::Stagger,
@@ -26,7 +28,12 @@ pub(crate) struct Governor {
     pub(crate) outage: Outage,
     /// The models of which it was said that they have no price.
     unpriced: Mutex<BTreeSet<String>>,
+    /// The latest attempts that were refused something, oldest first.
+    refused: Mutex<VecDeque<Arc<Case>>>,
 }
+
+/// How many attempts are remembered that were refused something.
+const MAX_REFUSED: usize = 64;
 
 /// The most models of which it is said that they have no price: a name comes from the answer.
 const MAX_UNPRICED: usize = 64;
@@ -36,7 +43,8 @@ impl Governor {
         let (pace, stagger) = (Pace::new(pace), Stagger::new());
         let (prefixes, unpriced) = (Prefixes::new(), Mutex::default());
         let outage = Outage::default();
-        Self { prices, ledger, pace, stagger, prefixes, outage, unpriced }
+        let refused = Mutex::default();
+        Self { prices, ledger, pace, stagger, prefixes, outage, unpriced, refused }
     }
 
     /// Returns the most that a request can take.
@@ -52,6 +60,23 @@ impl Governor {
         // What a tool of the API's reads has no bound, and goes out only where there is no budget.
         let usd = self.prices.worst(&ask.model, &most).filter(|_| !ask.server_tools);
         Worst { usd, tokens }
+    }
+
+    /// Notes that a request of an attempt was refused because of what it contained.
+    pub(crate) fn refuse(&self, case: &Arc<Case>, why: Forbidden) {
+        if case.refuse(why) == 1 {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if refused.len() == MAX_REFUSED {
+                refused.pop_front();
+            }
+            refused.push_back(Arc::clone(case));
+        }
+    }
+
+    /// Returns what the latest attempts were refused, oldest first.
+    pub(crate) fn refused(&self) -> Vec<RefusedRequests> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter().map(|case| case.refused()).collect()
     }
 
     /// Says once of a model that its tokens are counted and its cost is not known.

@@ -8,10 +8,12 @@
 //! client's own headers pass.
 //!
 //! A request's way through is `proxy`: `admission` decides by its first line whose business it is. One to
-//! the model (`message`) is read as a whole, waits for its turn, leaves when no budget could be passed
+//! the model (`message`) is read as a whole, is refused where its contents are more than its worker's
+//! configuration allows (`policy`), waits for its turn, leaves when no budget could be passed
 //! by it, and is settled when its answer ends (`booking`); what passes unbooked is not stored, and not
 //! buffered beyond [`limits::BUFFER`] per direction. Answers stream back as they come, metered on the way,
-//! so a slow reader slows the writer down. `exchange` says in one debug line how it went. What is for
+//! so a slow reader slows the writer down. `exchange` says in one debug line how it went, and
+//! `audit` notes it for a file of the run. What is for
 //! another host goes through `egress`.
 //!
 //! The HTTP/1.1 is our own (`http1`): a client's connection (`conn`) and the upstream's (`client`) are driven by one task,
@@ -24,7 +26,7 @@
 //! use std::{path::Path, sync::Arc, time::SystemTime};
 //!
 //! use gateway::{
-//!     Account, Credential, EgressPolicy, Gateway, Ledger, Prices, Replica, Upstream,
+//!     Account, Credential, EgressPolicy, Gateway, Ledger, Prices, Replica, RequestPolicy, Upstream,
 //!     pace::{AccountId, PaceConfig},
 //! };
 //! use protocol::Time;
@@ -40,6 +42,10 @@
 //!     worker: "marie".parse()?,
 //!     account: Arc::new(Account::new(AccountId::new("the studio's"), Some(key))),
 //!     egress: EgressPolicy { rules: vec!["*.example.org".parse()?] },
+//!     requests: RequestPolicy {
+//!         models: vec!["claude-sonnet-*".parse()?],
+//!         ..RequestPolicy::default()
+//!     },
 //! };
 //! let socket = Path::new("/run/user/1000/supervisor/gateway/marie-1/gateway.sock");
 //! let listener = gateway.listen(replica, socket).await?;
@@ -53,6 +59,7 @@ mod account;
 mod admission;
 mod answer;
 mod ask;
+mod audit;
 mod body;
 mod booking;
 mod caller;
@@ -79,6 +86,7 @@ mod money;
 mod number;
 mod outage;
 pub mod pace;
+mod policy;
 mod pool;
 mod prefix;
 mod prices;
@@ -96,10 +104,12 @@ mod upstream;
 pub use crate::{
     account::Account,
     answer::{GATEWAY_HEADER, REFUSED, STOPPED, UNREACHABLE, WAITED_HEADER},
+    audit::{Audit, AuditRecords},
     caller::Caller,
     client::TlsRootsError,
     credential::{Credential, InvalidCredential},
-    egress::{EgressPolicy, Lookup, Outside, REASON_HEADER, Resolver},
+    desk::RefusedRequests,
+    egress::{EgressPolicy, Lookup, NotAllowed, Outside, REASON_HEADER, Resolver},
     ledger::{
         Amount, Budget, Day, Entry, Filter, Ledger, LedgerError, Notice, OverBudget, Refused,
         Reservation, Scope, Spent, Standing, Sums, Totals, Worst,
@@ -107,6 +117,7 @@ pub use crate::{
     listener::{Gateway, Listener, PortListener, Replica},
     meter::{Meter, Reading},
     money::Usd,
+    policy::RequestPolicy,
     prefix::CacheBreak,
     prices::{
         LongPrompt, LongPromptSetting, Most, Origin, PerMillion, PerSearch, Price, PriceSetting,

@@ -28,11 +28,12 @@ use crate::{
     account::Account,
     admission::is_for_elsewhere,
     answer,
+    audit::Audit,
     body::{self, ResponseBody},
     caller::Caller,
     client::{Client, TlsRootsError},
     conn::{self, Conn, Gone, Next, Untaken},
-    desk::Desk,
+    desk::{Desk, RefusedRequests},
     egress::{Egress, EgressPolicy, Outside},
     governor::Governor,
     http1::{RequestHead, Wire},
@@ -40,6 +41,7 @@ use crate::{
     ledger::Ledger,
     limits,
     pace::{LimitStatus, PaceConfig, PaceStatus},
+    policy::RequestPolicy,
     prefix::CacheBreak,
     prices::Prices,
     proxy::{Proxy, Reply},
@@ -61,6 +63,7 @@ pub struct Gateway {
     outside: Outside,
     governor: Arc<Governor>,
     staggers: bool,
+    audit: Option<Audit>,
 }
 
 impl Gateway {
@@ -79,13 +82,19 @@ impl Gateway {
     ) -> Result<Self, TlsRootsError> {
         let lanes = Arc::new(Lanes::here(Client::new(&upstream)?));
         let governor = Arc::new(Governor::new(prices, ledger, pace));
-        Ok(Self { upstream, lanes, outside: Outside::default(), governor, staggers: true })
+        let (outside, staggers, audit) = (Outside::default(), true, None);
+        Ok(Self { upstream, lanes, outside, governor, staggers, audit })
     }
 
     /// Returns the same gateway, in which no request waits until another that has the same prefix has put it
     /// into the prompt cache.
     pub fn without_stagger(self) -> Self {
         Self { staggers: false, ..self }
+    }
+
+    /// Returns the same gateway, which notes each way out that is tried in an attempt.
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit: Some(audit), ..self }
     }
 
     /// Returns the same gateway, which serves connections on threads of its own: one for every two cores, see
@@ -136,6 +145,11 @@ impl Gateway {
     /// Returns the limits of the workers that have some of their own, and what is left of them.
     pub fn worker_limits(&self) -> Vec<(WorkerId, Vec<LimitStatus>)> {
         self.governor.pace.worker_limits()
+    }
+
+    /// Returns what the latest attempts were refused because of what their requests contained, oldest first.
+    pub fn refused(&self) -> Vec<RefusedRequests> {
+        self.governor.refused()
     }
 
     /// Returns the latest requests, oldest first, that did not read from the prompt cache what they should have.
@@ -213,7 +227,7 @@ impl Gateway {
         socket: impl Socket,
         secret: Option<Secret>,
     ) -> (Arc<Desk>, Serving) {
-        let Replica { id, worker, account, egress } = replica;
+        let Replica { id, worker, account, egress, requests } = replica;
         let desk = Arc::new(Desk::default());
         let span = info_span!("gateway", replica = %id);
         let model = self.upstream.host_name();
@@ -226,7 +240,11 @@ impl Gateway {
                 staggers: self.staggers,
                 desk: Arc::clone(&desk),
                 room: Room::new(),
-                egress: Egress::new(worker, egress, self.outside.for_another(), model),
+                egress: Egress::new(worker, egress, self.outside.for_another(), model)
+                    .noted(self.audit.clone(), Arc::clone(&desk)),
+                requests,
+                audit: self.audit.clone(),
+                host: self.upstream.host().into(),
             },
             secret,
             warnings: Quota::new(),
@@ -249,6 +267,8 @@ pub struct Replica {
     pub account: Arc<Account>,
     /// Which other hosts it may reach.
     pub egress: EgressPolicy,
+    /// What its requests to the model may contain.
+    pub requests: RequestPolicy,
 }
 
 /// The open way out of one replica. Ends when dropped, with every connection that is open.
@@ -276,6 +296,12 @@ impl Listener {
     /// was assigned.
     pub fn stop(&self, task: &TaskId, attempt: Attempt) -> Option<Stop> {
         self.desk.stop(task, attempt)
+    }
+
+    /// Returns what an attempt was refused because of what its requests contained, if anything, and if it is the
+    /// last one that was assigned.
+    pub fn refused(&self, task: &TaskId, attempt: Attempt) -> Option<RefusedRequests> {
+        self.desk.refused(task, attempt)
     }
 
     /// Removes the socket, ends all connections, and returns when none is left.
@@ -315,6 +341,12 @@ impl PortListener {
     /// was assigned.
     pub fn stop(&self, task: &TaskId, attempt: Attempt) -> Option<Stop> {
         self.desk.stop(task, attempt)
+    }
+
+    /// Returns what an attempt was refused because of what its requests contained, if anything, and if it is the
+    /// last one that was assigned.
+    pub fn refused(&self, task: &TaskId, attempt: Attempt) -> Option<RefusedRequests> {
+        self.desk.refused(task, attempt)
     }
 
     /// Gives the port back, ends all connections, and returns when none is left.

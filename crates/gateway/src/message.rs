@@ -16,10 +16,10 @@ use crate::{
     ask::Ask,
     booking::Booking,
     client::{Answer, Client, NoAnswer, RequestBody},
-    conn::{Conn, Gone, Unread},
+    conn::{Conn, Gone},
     desk::Case,
     download::{short, without_key},
-    exchange::End,
+    exchange::{End, Exchange},
     http1::{Framing, RequestHead},
     ledger::{OverBudget, Refused, Reservation},
     limits,
@@ -61,21 +61,18 @@ impl Proxy {
         request: &RequestHead,
         conn: &mut Conn,
         client: &Client,
+        exchange: &mut Exchange,
     ) -> Result<(Answer, Option<Booking>), Own> {
         let arrived = Instant::now();
         let _room = self.room.take(request.framing).await;
-        let body = match conn.whole().await {
-            Ok(body) => body,
-            Err(Unread::TooLarge) => return Err(own(answer::too_large(), End::Own)),
-            Err(Unread::Broken) => return Err(gone(&self.upstream)),
-        };
-        let Some(case) = self.desk.current() else {
-            return Err(own(answer::unassigned(), End::Own));
-        };
+        let body = self.whole(conn).await?;
+        let case = self.case(exchange)?;
         if let Some(stop) = case.stop() {
             return Err(stopped(stop));
         }
         let ask = Ask::parse(&body).map_err(|why| own(answer::unreadable(&why), End::Own))?;
+        exchange.set_model(&ask.model);
+        self.judge(&case, &ask.model, &ask.demands)?;
         let call = Call { request, body, ask, case: &case, arrived, client };
         match conn.unless_gone(self.converse(call)).await {
             Ok(answered) => answered,

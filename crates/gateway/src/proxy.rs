@@ -9,16 +9,19 @@ use crate::{
     account::Account,
     admission::{self, Verdict},
     answer,
+    ask::{CountAsk, Demand},
+    audit::{Audit, Trail},
     client::{Answer, Client, NoAnswer, RequestBody},
-    conn::Conn,
+    conn::{Conn, Unread},
     credential::Credential,
-    desk::Desk,
+    desk::{Case, Desk},
     download::{Download, without_key},
     egress::Egress,
     exchange::{End, Exchange},
     governor::Governor,
     http1::{Framing, RequestHead, put, put_length},
     limits,
+    policy::RequestPolicy,
     room::Room,
     secret::SECRET_HEADER,
     upstream::Upstream,
@@ -35,6 +38,10 @@ pub(crate) struct Proxy {
     pub(crate) desk: Arc<Desk>,
     pub(crate) room: Room,
     pub(crate) egress: Egress,
+    pub(crate) requests: RequestPolicy,
+    pub(crate) audit: Option<Audit>,
+    /// The upstream's host, as it is noted.
+    pub(crate) host: Arc<str>,
 }
 
 /// An answer of the gateway itself, and how the exchange ended by it.
@@ -68,15 +75,27 @@ impl Proxy {
         let mut exchange =
             Exchange::new(Arc::clone(&self.replica), request.method.clone(), request.path.clone());
         let answered = match admission::judge(&request.method, &request.path) {
-            Verdict::Ask => self.ask_model(request, conn, client).await,
-            Verdict::Forward => {
-                self.forward(request, conn, client).await.map(|answer| (answer, None))
+            Verdict::Ask => self.ask_model(request, conn, client, &mut exchange).await,
+            Verdict::Count => {
+                let counted = self.count_tokens(request, conn, client, &mut exchange).await;
+                counted.map(|answer| (answer, None))
+            }
+            Verdict::Forward { needs_attempt } => {
+                let forwarded = match self.case(&mut exchange) {
+                    Err(refused) if needs_attempt => Err(refused),
+                    _ => self.forward(request, conn, client, None).await,
+                };
+                forwarded.map(|answer| (answer, None))
             }
             Verdict::Hello => {
                 let waited = self.desk.current().and_then(|case| case.waited());
                 Err(own(answer::hello(waited), End::Own))
             }
-            Verdict::Refuse => Err(own(answer::refused(), End::Own)),
+            Verdict::Refuse => {
+                // Noted, if there is an attempt.
+                let _ = self.case(&mut exchange);
+                Err(own(answer::refused(), End::Own))
+            }
         };
         match answered {
             Ok((answer, booking)) => {
@@ -89,25 +108,87 @@ impl Proxy {
                 exchange.set_up(conn.read());
                 exchange.add_down(answer.body().len());
                 exchange.set_end(end);
+                if end == End::Own && exchange.has_trail() {
+                    exchange.set_refused(answer::said(&answer));
+                }
                 Reply::Own(answer)
             }
         }
     }
 
-    /// Sends a request on as it comes, and returns the upstream's answer; or the gateway's own one if there
-    /// is none.
+    /// Returns the attempt that a request belongs to.
+    pub(crate) fn case(&self, exchange: &mut Exchange) -> Result<Arc<Case>, Own> {
+        let Some(case) = self.desk.current() else {
+            return Err(own(answer::unassigned(), End::Own));
+        };
+        let trail = self.audit.as_ref().map(|audit| Trail::new(audit.clone(), Arc::clone(&case)));
+        exchange.set_trail(trail, &self.host);
+        Ok(case)
+    }
+
+    /// Reads a request's body.
+    pub(crate) async fn whole(&self, conn: &mut Conn) -> Result<Bytes, Own> {
+        conn.whole().await.map_err(|unread| match unread {
+            Unread::TooLarge => own(answer::too_large(), End::Own),
+            Unread::Broken => gone(&self.upstream),
+        })
+    }
+
+    /// Refuses a request that contains what its worker's configuration does not allow.
+    pub(crate) fn judge(
+        &self,
+        case: &Arc<Case>,
+        model: &str,
+        demands: &[Demand],
+    ) -> Result<(), Own> {
+        let (worker, egress) = (self.egress.worker(), self.egress.policy());
+        self.requests.judge(worker, egress, model, demands).map_err(|forbidden| {
+            tracing::debug!(%case.caller.task, %forbidden, "A request was refused.");
+            let answer = answer::forbidden(&forbidden);
+            self.governor.refuse(case, forbidden);
+            own(answer, End::Own)
+        })
+    }
+
+    /// Asks how many tokens a request has. It goes by the same rules as the request itself, but costs nothing.
+    async fn count_tokens(
+        &self,
+        request: &RequestHead,
+        conn: &mut Conn,
+        client: &Client,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, Own> {
+        let _room = self.room.take(request.framing).await;
+        let body = self.whole(conn).await?;
+        let case = self.case(exchange)?;
+        let ask = CountAsk::parse(&body).map_err(|why| own(answer::unreadable(&why), End::Own))?;
+        exchange.set_model(&ask.model);
+        self.judge(&case, &ask.model, &ask.demands)?;
+        self.forward(request, conn, client, Some(body)).await
+    }
+
+    /// Sends a request on, as it comes or with the body that was read, and returns the upstream's answer; or the
+    /// gateway's own one if there is none.
     async fn forward(
         &self,
         request: &RequestHead,
         conn: &mut Conn,
         client: &Client,
+        read: Option<Bytes>,
     ) -> Result<Answer, Own> {
         let credential = match self.account.credential().await {
             Ok(credential) => credential,
             Err(stop) => return Err(own(answer::stopped(&stop), End::Own)),
         };
-        let head = self.outgoing(request, request.framing, credential.as_deref())?;
-        let body = RequestBody::Passing(&mut *conn, request.framing);
+        let framing = match &read {
+            Some(body) => Framing::Length(body.len() as u64),
+            None => request.framing,
+        };
+        let head = self.outgoing(request, framing, credential.as_deref())?;
+        let body = match read {
+            Some(body) => RequestBody::Whole(body),
+            None => RequestBody::Passing(&mut *conn, framing),
+        };
         let sending = client.request(head, body, request.method == Method::HEAD, || ());
 
         match tokio::time::timeout(limits::RESPONSE_TIMEOUT, sending).await {

@@ -11,10 +11,12 @@ pub mod atomic_file;
 pub mod checked;
 mod decision;
 pub mod disk;
+mod egress_record;
 mod event;
 mod failure;
 mod host_rule;
 mod ids;
+mod model_rule;
 #[cfg(feature = "simulate")]
 pub mod mutants;
 mod outcome;
@@ -36,6 +38,7 @@ pub use assignment::{
 pub use decision::{
     Choice, Decider, Decision, DecisionId, DecisionKind, HoldScope, InvalidDecisionId,
 };
+pub use egress_record::{EgressKind, EgressRecord, EgressTry, EgressVerdict};
 pub use event::{
     Attempts, Commit, CommitPart, Event, Record, RunMode, RunState, Snapshot, TaskSource,
 };
@@ -44,13 +47,15 @@ pub use host_rule::{HostName, HostRule, InvalidHost};
 pub use ids::{
     Attempt, InvalidId, ReplicaId, RunId, SessionId, ShortRunId, TaskId, Token, WorkerId,
 };
+pub use model_rule::{InvalidModelRule, ModelRule};
 pub use outcome::{Status, TaskResult, Usage};
 pub use plan::{Plan, PlanFault, PlanLimits, PlanTask};
 pub use proof::{ENVELOPE_BYTES, ReportKey, ReportOf, ReportSecret};
 pub use task::{InvalidTask, OnDependencyFailure, Priority, Task, TaskFile, TaskKind, Verify};
 pub use time::Time;
 pub use worker_config::{
-    Auth, ContainerMode, InvalidWorkerConfig, Limits, Resources, WorkerConfig, WorkspaceMode,
+    Auth, ContainerMode, InvalidWorkerConfig, Limits, Resources, ServerTool, WorkerConfig,
+    WorkspaceMode,
 };
 
 /// `mutant!(Name, normal, broken)` is `normal`, and `mutant!(Name, more)` is nothing: faults are planted in

@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::FORMAT_VERSION;
 use crate::checked;
 use crate::host_rule::HostRule;
+use crate::model_rule::ModelRule;
 use crate::task::check_limits;
 
 /// How long a container of a worker lives.
@@ -48,6 +49,33 @@ pub enum Auth {
     Gateway,
     /// In `auth-homes/<worker>`, made by `supervisor auth login`.
     Home,
+}
+
+/// What the model's API can do by itself, past the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum ServerTool {
+    /// It searches the web.
+    WebSearch,
+    /// It reads pages of the web: any page, whatever `egress` says.
+    WebFetch,
+    /// It runs code in a container of its own.
+    CodeExecution,
+    /// It connects to the MCP servers that a request names, at hosts of `egress`.
+    Mcp,
+}
+
+impl ServerTool {
+    /// Returns the tool as it stands in `worker.toml`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSearch => "web_search",
+            Self::WebFetch => "web_fetch",
+            Self::CodeExecution => "code_execution",
+            Self::Mcp => "mcp",
+        }
+    }
 }
 
 /// What a container may use.
@@ -174,6 +202,14 @@ pub struct WorkerConfig {
     /// The hosts that the agent's tools may reach, as `host[:port]` or `*.suffix[:port]`. None when absent.
     #[serde(default)]
     pub egress: Vec<HostRule>,
+    /// The models that may be asked: names, or the beginning of a name and `*`. When absent, those that
+    /// `model`, the sub-agents and `env` name; without `model`, the CLI's defaults.
+    #[serde(default)]
+    pub models: Option<Vec<ModelRule>>,
+    /// What the model's API may do by itself for this worker. Nothing when absent, but with the tool
+    /// `WebSearch` its search.
+    #[serde(default)]
+    pub server_tools: Vec<ServerTool>,
     /// How fast this worker may ask the model's API, over all its replicas.
     #[serde(default)]
     pub limits: Limits,

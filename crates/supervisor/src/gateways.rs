@@ -1,5 +1,6 @@
 //! The gateways of the replicas: each its socket, all of them the way to one model's API.
 
+mod audit;
 mod booking;
 mod money;
 mod way_out;
@@ -82,6 +83,12 @@ impl Gateways {
             Failure::unavailable("the gateway can't be made").because(error).hint(hint)
         })?;
         let gateway = if config.stagger.value { gateway } else { gateway.without_stagger() };
+        let audit = audit::start(installation).map_err(|error| {
+            Failure::unavailable("a thread can't be started")
+                .because(error)
+                .hint("Let this user have more processes: `ulimit -u`.")
+        })?;
+        let gateway = gateway.with_audit(audit);
         let gateways = Self {
             gateway,
             keys,
@@ -182,6 +189,7 @@ impl Gateways {
             worker: spec.worker.clone(),
             account: self.account(&spec.worker),
             egress: EgressPolicy { rules: spec.egress.clone() },
+            requests: spec.requests.clone(),
         };
         WayOut::open(&self.gateway, replica, &folder, door).await.map_err(refused)
     }

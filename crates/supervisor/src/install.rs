@@ -189,6 +189,11 @@ impl Installation {
         self.runs().join(run.to_string()).join("journal.jsonl")
     }
 
+    /// Returns the file with what left the containers in a run, or was kept from it.
+    pub fn egress_log(&self, run: RunId) -> PathBuf {
+        self.runs().join(run.to_string()).join("egress.jsonl")
+    }
+
     /// `.supervisor/runs/<run>/attempts/<task>.<attempt>/`: transcripts of attempts that are over,
     /// and artifacts that were taken in and are not published yet.
     pub fn attempt(&self, run: RunId, task: &TaskId, attempt: Attempt) -> PathBuf {

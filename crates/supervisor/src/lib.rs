@@ -30,6 +30,7 @@ pub mod publish;
 pub mod replica;
 pub mod replicas;
 pub mod report_key;
+pub mod requests;
 mod room;
 pub mod runtime;
 #[cfg(feature = "simulate")]

@@ -8,6 +8,7 @@ use protocol::{Auth, ContainerMode, ReplicaId, ReportKey, Resources, WorkerId, W
 
 use crate::gateways::Gateways;
 use crate::install::Installation;
+use crate::requests;
 use crate::runtime::{Owner, ReplicaSpec};
 use crate::slot::Slot;
 use crate::workers::Worker;
@@ -74,6 +75,7 @@ impl Replicas {
             gateway: self.gateways.folder(replica),
             asks_model: config.is_none_or(|config| config.command.is_none()),
             egress: config.map(|config| config.egress.clone()).unwrap_or_default(),
+            requests: workers.get(&id).map(requests::policy).unwrap_or_default(),
             resources: config.map_or_else(Resources::default, |config| config.resources),
             user: self.user,
             container: config.map_or(ContainerMode::default(), |config| config.container),

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gateway::RefusedRequests;
 use gateway::pace::{LimitStatus, PaceStatus, Scope, WaitReason};
 use gateway::{CacheBreak, Entry, Filter, Ledger, Sums, Usd, Worst};
 use protocol::{Attempt, HoldScope, RunId, ShortRunId, TaskId, Time, WorkerId};
 use scheduler::{RunEntry, Scheduler};
 
 use crate::api::usage::{
-    AttemptUsed, BlockedView, BudgetView, CacheBreakView, LimitView, ModelUsed, PaceView, RunUsed,
-    TaskUsed, Today, UsageReport, UsageTable, Used, Waits, WorkerLimits, WorkerUsed,
+    AttemptUsed, BlockedView, BudgetView, CacheBreakView, LimitView, ModelUsed, PaceView,
+    RefusedView, RunUsed, TaskUsed, Today, UsageReport, UsageTable, Used, Waits, WorkerLimits,
+    WorkerUsed,
 };
 use crate::decisions;
 use crate::dispatch::Dispatcher;
@@ -28,6 +30,7 @@ pub struct Question {
     limits: Vec<PaceStatus>,
     worker_limits: Vec<(WorkerId, Vec<LimitStatus>)>,
     cache_breaks: Vec<CacheBreak>,
+    refused: Vec<RefusedRequests>,
     budgets: Vec<BudgetView>,
     rehearsal: bool,
     run: Option<RunEntry>,
@@ -46,6 +49,7 @@ impl Question {
             limits: gateway.limits(),
             worker_limits: gateway.worker_limits(),
             cache_breaks: gateway.cache_breaks(),
+            refused: gateway.refused(),
             budgets: budgets(dispatcher, run),
             rehearsal: dispatcher.rehearsal(),
             run: run.and_then(|run| scheduler.run(&run)).cloned(),
@@ -103,6 +107,18 @@ impl Question {
                     attempt: of.attempt,
                     lost_tokens: of.lost,
                     why: of.why,
+                })
+                .collect(),
+            refused: self
+                .refused
+                .into_iter()
+                .filter(|of| one.is_none_or(|run| run == of.run))
+                .map(|of| RefusedView {
+                    task_id: of.task,
+                    attempt: of.attempt,
+                    requests: of.count,
+                    what: of.what,
+                    hint: of.hint,
                 })
                 .collect(),
         })

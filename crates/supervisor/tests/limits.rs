@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use gateway::pace::{AccountId, PaceConfig};
 use gateway::{
-    Account, Caller, EgressPolicy, Gateway, Ledger, Listener, Prices, Replica, Upstream,
+    Account, Caller, EgressPolicy, Gateway, Ledger, Listener, Prices, Replica, RequestPolicy,
+    Upstream,
 };
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
@@ -129,6 +130,7 @@ async fn replica(gateway: &Gateway, account: &Arc<Account>, dir: &Path, number: 
         worker: worker.clone(),
         account: Arc::clone(account),
         egress: EgressPolicy::default(),
+        requests: RequestPolicy { models: vec!["*".parse().unwrap()], ..RequestPolicy::default() },
     };
     let listener = gateway.listen(replica, &dir.join(&id).join("gateway.sock")).await.unwrap();
     listener.assign(Some(Caller {

@@ -102,6 +102,7 @@ impl World {
             scratch: folder("scratch"),
             gateway: folder("gateway"),
             egress: Vec::new(),
+            requests: Default::default(),
             resources: Resources { memory_mib: 64, cpus: 1.0, pids: 32, tmp_mib: 8 },
             user: owner,
             asks_model: true,

@@ -103,6 +103,7 @@ fn spec_in(dir: &Path) -> ReplicaSpec {
         scratch: dir.join("scratch"),
         gateway: dir.join("gateway"),
         egress: Vec::new(),
+        requests: Default::default(),
         resources: Resources::default(),
         user: Owner { uid: 1000, gid: 1000 },
         asks_model: true,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use gateway::{
     Account, Budget, Caller, Credential, EgressPolicy, Gateway, Ledger, Listener, Prices, Replica,
-    Scope, Upstream, Usd,
+    RequestPolicy, Scope, Upstream, Usd,
     pace::{AccountId, Limits, PaceConfig},
 };
 use http::{HeaderMap, Request, Response};
@@ -66,7 +66,9 @@ async fn open(upstream: &str, sockets: &[PathBuf]) -> Result<Vec<Listener>> {
             task,
         };
         let (account, egress) = (Arc::clone(&account), EgressPolicy::default());
-        let listener = gateway.listen(Replica { id, worker, account, egress }, socket).await?;
+        let requests = RequestPolicy { models: vec!["*".parse()?], ..RequestPolicy::default() };
+        let replica = Replica { id, worker, account, egress, requests };
+        let listener = gateway.listen(replica, socket).await?;
         listener.assign(Some(caller));
         listeners.push(listener);
     }

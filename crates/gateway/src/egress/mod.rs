@@ -25,12 +25,12 @@ mod refusal;
 mod target;
 mod tunnel;
 
-pub(crate) use self::proxy::Egress;
 pub use self::{
     outside::{Lookup, Outside, Resolver},
-    proxy::EgressPolicy,
+    proxy::{EgressPolicy, NotAllowed},
     refusal::REASON_HEADER,
 };
+pub(crate) use self::{proxy::Egress, refusal::Refusal, target::Target};
 
 /// Reads any bytes as the beginning of a connection.
 #[cfg(feature = "fuzzing")]

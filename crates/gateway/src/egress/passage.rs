@@ -11,7 +11,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use protocol::WorkerId;
+use http::Method;
+use protocol::{EgressKind, WorkerId};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -20,7 +21,10 @@ use tokio::{
 };
 
 use super::target::Target;
-use crate::limits;
+use crate::{
+    audit::{Trail, Tried},
+    limits,
+};
 
 /// An open connection to the outside. Says how it went in one info line when dropped.
 ///
@@ -33,6 +37,10 @@ pub(super) struct Passage {
     started: Instant,
     traffic: Arc<Traffic>,
     end: End,
+    /// Where it is noted, and by which method it was asked for.
+    note: Option<(Trail, Method)>,
+    /// Why nothing of it was let through after all.
+    refused: Option<String>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -58,12 +66,29 @@ impl Passage {
         worker: WorkerId,
         stream: TcpStream,
         place: OwnedSemaphorePermit,
+        note: Option<(Trail, Method)>,
     ) -> io::Result<(Self, Counted<TcpStream>)> {
         let address = stream.peer_addr()?;
         let traffic = Arc::<Traffic>::default();
         let stream = Counted { stream, traffic: Arc::clone(&traffic) };
         let (started, end) = (Instant::now(), End::Closed);
-        Ok((Self { target, worker, address, started, traffic, end, _place: place }, stream))
+        let passage = Self {
+            target,
+            worker,
+            address,
+            started,
+            traffic,
+            end,
+            note,
+            refused: None,
+            _place: place,
+        };
+        Ok((passage, stream))
+    }
+
+    /// Records why nothing of it was let through after all.
+    pub(super) fn set_refused(&mut self, why: String) {
+        self.refused = Some(why);
     }
 
     /// Records how the connection ended.
@@ -97,6 +122,20 @@ impl Drop for Passage {
             end = ?self.end,
             "Egress connection ended."
         );
+        if let Some((trail, method)) = &self.note {
+            let is_tunnel = *method == Method::CONNECT;
+            trail.note(&Tried {
+                kind: if is_tunnel { EgressKind::Connect } else { EgressKind::Http },
+                host: Some(self.target.host.as_str()),
+                port: Some(self.target.port),
+                method: Some(method.as_str()).filter(|_| !is_tunnel),
+                path: None,
+                model: None,
+                bytes_up: self.traffic.up.load(Ordering::Relaxed),
+                bytes_down: self.traffic.down.load(Ordering::Relaxed),
+                refused: self.refused.as_deref(),
+            });
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl Refusal {
     }
 
     /// Returns what the operator can do about it, if there is something.
-    fn hint(&self, worker: &WorkerId) -> Option<String> {
+    pub(crate) fn hint(&self, worker: &WorkerId) -> Option<String> {
         match self {
             Self::NotListed(target) => {
                 let rule = match target.port {
@@ -98,7 +98,7 @@ impl Refusal {
     }
 
     /// Returns the host and the port that the request is for, as far as they are known.
-    fn target(&self) -> (Option<&str>, Option<u16>) {
+    pub(super) fn target(&self) -> (Option<&str>, Option<u16>) {
         match self {
             Self::Malformed(_) => (None, None),
             Self::NoName { host, port, .. } => (Some(host), Some(*port)),

@@ -53,6 +53,26 @@ impl Target {
         Ok(target)
     }
 
+    /// Returns from where the model's API would get what is at a URL that stands in a request.
+    ///
+    /// Strict: whatever two readers of URLs could take for two hosts is none here.
+    pub(crate) fn of_source(url: &str) -> Result<Self, Refusal> {
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
+        if !url.bytes().all(plain) {
+            return Err(Refusal::Malformed("its URL has a character that no URL has"));
+        }
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        let default_port = match scheme {
+            _ if scheme.eq_ignore_ascii_case("https") => HostRule::DEFAULT_PORT,
+            _ if scheme.eq_ignore_ascii_case("http") => HTTP,
+            _ => return Err(Refusal::Malformed("its URL does not begin with https:// or http://")),
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let authority = Authority::try_from(authority)
+            .map_err(|_| Refusal::Malformed("its URL names no host"))?;
+        Self::parse(&authority, Some(default_port))
+    }
+
     fn parse(authority: &Authority, default_port: Option<u16>) -> Result<Self, Refusal> {
         let text = authority.as_str();
         if text.contains('@') {

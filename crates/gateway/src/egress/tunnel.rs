@@ -14,6 +14,7 @@ use super::{
     client_hello,
     passage::{Counted, End, Passage},
     refusal::{Refusal, Refusals},
+    target::Target,
 };
 use crate::limits;
 
@@ -30,45 +31,50 @@ pub(super) async fn run(
 ) {
     let carrying = async {
         match upgrade.await {
-            Ok(client) => carry(TokioIo::new(client), &mut server, &passage, &refusals).await,
+            Ok(client) => {
+                carry(TokioIo::new(client), &mut server, &passage.target, &refusals).await
+            }
             // Gone before it got its answer.
-            Err(_) => End::Broken,
+            Err(_) => (End::Broken, None),
         }
     };
-    let end = tokio::select! {
+    let (end, refused) = tokio::select! {
         end = carrying => end,
-        () = passage.idle() => End::Idle,
+        () = passage.idle() => (End::Idle, None),
     };
+    if let Some(refusal) = refused {
+        passage.set_refused(refusal.to_string());
+    }
     passage.set_end(end);
 }
 
 async fn carry(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     server: &mut Counted<TcpStream>,
-    passage: &Passage,
+    target: &Target,
     refusals: &Refusals,
-) -> End {
-    let target = &passage.target;
+) -> (End, Option<Refusal>) {
     if target.port == HostRule::DEFAULT_PORT {
         match client_hello::read(&mut client, target.host.as_str()).await {
             Ok(Some(hello)) => {
                 if server.write_all(&hello).await.is_err() {
-                    return End::Broken;
+                    return (End::Broken, None);
                 }
             }
-            Ok(None) => return End::Broken,
+            Ok(None) => return (End::Broken, None),
             Err(bad) => {
-                refusals.log(&Refusal::Tls(target.clone(), bad));
+                let refusal = Refusal::Tls(target.clone(), bad);
+                refusals.log(&refusal);
                 // The connection is over, whether or not anybody reads why.
                 let _ = client.write_all(&UNRECOGNIZED_NAME).await;
                 let _ = client.shutdown().await;
-                return End::Refused;
+                return (End::Refused, Some(refusal));
             }
         }
     }
     let size = limits::TUNNEL_BUFFER;
     match copy_bidirectional_with_sizes(&mut client, server, size, size).await {
-        Ok(_) => End::Complete,
-        Err(_) => End::Broken,
+        Ok(_) => (End::Complete, None),
+        Err(_) => (End::Broken, None),
     }
 }

@@ -43,13 +43,13 @@ async fn client_can_finish_a_long_request_that_goes_nowhere() {
     // Without hyper, which copes with a server that stops reading; others don't.
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
     let body = noise(5_000_000);
-    for path in ["/v1/messages/count_tokens", "/elsewhere"] {
+    for path in ["/v1/models/x", "/elsewhere"] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 5000000\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
         soon("the request's end", client.write_all(&body)).await.unwrap();
 
         let head = read_head(&mut client).await;
-        let status = if path == "/v1/messages/count_tokens" { "502" } else { "404" };
+        let status = if path == "/v1/models/x" { "502" } else { "404" };
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
         let mut body = vec![0; length.parse().unwrap()];
@@ -139,7 +139,7 @@ async fn exchange_is_logged_with_its_figures_and_without_its_contents() {
     for field in [
         "replica=marie-1",
         "method=POST",
-        "path=\"/v1/messages/count_tokens\"",
+        "path=\"/v1/models/x\"",
         "status=200",
         "bytes_up=10",
         "bytes_down=10",

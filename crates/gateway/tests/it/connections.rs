@@ -112,7 +112,7 @@ async fn upstream_on_a_unix_socket_works() {
     let response = send(replica.path(), post(full("{}"))).await;
 
     let seen = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(seen, "/v1/messages/count_tokens?beta=true \"localhost\"");
+    assert_eq!(seen, "/v1/models/x?beta=true \"localhost\"");
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ async fn heads_pass_but_for_host_and_hop_with_names_in_lower_case() {
 
     client
         .write_all(
-            b"POST /v1/messages/count_tokens?beta=true&q=%7e HTTP/1.1\r\nHost: inside\r\nX-Stainless-OS: Linux\r\n\
+            b"POST /v1/models/x?beta=true&q=%7e HTTP/1.1\r\nHost: inside\r\nX-Stainless-OS: Linux\r\n\
               Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\naccept: a\r\nAccept: b\r\n\
               User-Agent: claude-cli/2\r\nproxy-authorization: Basic x\r\nx-odd: caf\xc3\xa9\r\n\
               Content-Length: 2\r\n\r\n{}",
@@ -98,7 +98,7 @@ async fn heads_pass_but_for_host_and_hop_with_names_in_lower_case() {
     assert_eq!(
         read_head(&mut stream).await,
         format!(
-            "POST /prefix/v1/messages/count_tokens?beta=true&q=%7e HTTP/1.1\r\nhost: {host}\r\n\
+            "POST /prefix/v1/models/x?beta=true&q=%7e HTTP/1.1\r\nhost: {host}\r\n\
              x-stainless-os: Linux\r\naccept: a\r\naccept: b\r\nuser-agent: claude-cli/2\r\n\
              x-odd: café\r\ncontent-length: 2\r\naccept-encoding: identity\r\n\r\n"
         )

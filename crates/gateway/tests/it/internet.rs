@@ -55,6 +55,7 @@ impl Internet {
             World { dir: tempfile::tempdir().unwrap(), gateway: gateway.with_outside(outside) };
         let listener =
             world.gateway.listen(replica(rules), &world.socket("marie-1")).await.unwrap();
+        listener.assign(Some(support::caller("marie-1", 1)));
         Way { internet, world, listener }
     }
 }

@@ -6,6 +6,7 @@ mod away;
 mod bench;
 mod bodies;
 mod connections;
+mod contents;
 mod egress;
 mod egress_http;
 mod egress_tls;

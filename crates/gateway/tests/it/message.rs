@@ -17,11 +17,12 @@ use gateway::{
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use protocol::{Attempt, Priority, RunId};
+use protocol::{Attempt, RunId};
 use tokio::sync::Notify;
 
 use crate::support::{
-    Body, World, account, chunks, client, full, json, piece, replica, send, soon, until, upstream,
+    Body, World, account, caller, chunks, client, full, json, piece, replica, send, soon, until,
+    upstream,
 };
 
 const MODEL: &str = "claude-sonnet-5-5";
@@ -57,17 +58,6 @@ fn refused(status: u16, kind: &str, message: &str, headers: &[(&str, &str)]) -> 
     }
     let error = serde_json::json!({"type": "error", "error": {"type": kind, "message": message}});
     response.body(full(error.to_string())).unwrap()
-}
-
-fn caller(replica: &str, attempt: u32) -> Caller {
-    Caller {
-        replica: replica.parse().unwrap(),
-        worker: "marie".parse().unwrap(),
-        run: RunId::Adhoc,
-        task: "task".parse().unwrap(),
-        attempt: Attempt::new(attempt).unwrap(),
-        priority: Priority::Medium,
-    }
 }
 
 pub(crate) async fn at_work(world: &World, name: &str, attempt: u32) -> Listener {
@@ -173,6 +163,7 @@ async fn without_an_attempt_nobody_asks_the_model() {
     let (url, taken) = upstream(|_| async { streamed(full(ANSWER)) }).await;
     let world = World::new(&url);
     let replica = world.replica("marie-1", Some("k")).await;
+    replica.assign(None);
     let status = async |replica: &Listener| send(replica.path(), request(ask(9))).await.status();
 
     assert_eq!(status(&replica).await, 403);

@@ -8,7 +8,7 @@ use gateway::{DIR_MODE, ListenError, SOCKET_MODE};
 use http::Response;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::support::{World, full, get, replica, send, soon, upstream};
+use crate::support::{World, caller, full, get, replica, send, soon, upstream};
 
 async fn world() -> World {
     let (url, _) = upstream(|_| async { Response::new(full("ok")) }).await;
@@ -28,6 +28,7 @@ async fn socket_of_a_dead_process_is_replaced() {
     assert!(path.exists());
 
     let listener = world.gateway.listen(replica("marie-1", None), &path).await.unwrap();
+    listener.assign(Some(caller("marie-1", 1)));
 
     assert_eq!(send(listener.path(), get("/v1/models/x")).await.status(), 200);
 }

@@ -117,9 +117,7 @@ async fn upstream_that_does_not_read_holds_the_client_back() {
     let world = World::new(&format!("unix:{}", upstream_path.display()));
     let replica = world.replica("marie-1", None).await;
     let mut client = UnixStream::connect(replica.path()).await.unwrap();
-    let head = format!(
-        "POST /v1/messages/count_tokens HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n"
-    );
+    let head = format!("POST /v1/models/x HTTP/1.1\r\nhost: a\r\ncontent-length: {total}\r\n\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
     let written = AtomicUsize::new(0);
 

@@ -13,7 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use gateway::{
-    Account, Credential, EgressPolicy, Gateway, Ledger, Listener, Prices, Replica, Upstream,
+    Account, Caller, Credential, EgressPolicy, Gateway, Ledger, Listener, Prices, Replica,
+    RequestPolicy, Upstream,
     pace::{AccountId, PaceConfig},
 };
 use http::{Request, Response};
@@ -25,6 +26,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use protocol::{Attempt, Priority, RunId, ServerTool};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
@@ -77,8 +79,12 @@ impl World {
         self.dir.path().join(replica).join("gateway.sock")
     }
 
+    /// Opens the way out of a replica that works on an attempt.
     pub(crate) async fn replica(&self, name: &str, key: Option<&str>) -> Listener {
-        self.gateway.listen(self::replica(name, key), &self.socket(name)).await.unwrap()
+        let replica = self::replica(name, key);
+        let listener = self.gateway.listen(replica, &self.socket(name)).await.unwrap();
+        listener.assign(Some(caller(name, 1)));
+        listener
     }
 }
 
@@ -89,13 +95,28 @@ pub(crate) fn gateway(upstream: &str, pace: PaceConfig) -> Gateway {
     Gateway::new(upstream, Prices::built_in(), ledger, pace).unwrap()
 }
 
-/// Returns a replica of `marie` that reaches no other host.
+pub(crate) fn caller(replica: &str, attempt: u32) -> Caller {
+    Caller {
+        replica: replica.parse().unwrap(),
+        worker: "marie".parse().unwrap(),
+        run: RunId::Adhoc,
+        task: "task".parse().unwrap(),
+        attempt: Attempt::new(attempt).unwrap(),
+        priority: Priority::Medium,
+    }
+}
+
+/// Returns a replica of `marie` that may ask any model, with the API's search, and reaches no other host.
 pub(crate) fn replica(name: &str, key: Option<&str>) -> Replica {
     Replica {
         id: name.parse().unwrap(),
         worker: "marie".parse().unwrap(),
         account: account(name, key),
         egress: EgressPolicy::default(),
+        requests: RequestPolicy {
+            models: vec!["*".parse().unwrap()],
+            server_tools: vec![ServerTool::WebSearch],
+        },
     }
 }
 
@@ -176,11 +197,9 @@ pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(path).header("host", "anything").body(full("")).unwrap()
 }
 
+/// Returns a request that passes as it comes.
 pub(crate) fn post(body: Body) -> Request<Body> {
-    Request::post("/v1/messages/count_tokens?beta=true")
-        .header("host", "anything")
-        .body(body)
-        .unwrap()
+    Request::post("/v1/models/x?beta=true").header("host", "anything").body(body).unwrap()
 }
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {

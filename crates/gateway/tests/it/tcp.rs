@@ -12,14 +12,16 @@ use tokio::{
 
 use crate::{
     internet::{Internet, Way, is_untouched, pass, replica},
-    support::{Log, full, raw_upstream, read_head, soon, upstream},
+    support::{Log, caller, full, raw_upstream, read_head, soon, upstream},
 };
 
 const ANY: &str = "127.0.0.1:0";
 
 async fn open(way: &Way, secret: &Secret, rules: &[&str]) -> PortListener {
     let address = ANY.parse().unwrap();
-    way.world.gateway.listen_tcp(replica(rules), secret.clone(), address).await.unwrap()
+    let port = way.world.gateway.listen_tcp(replica(rules), secret.clone(), address).await.unwrap();
+    port.assign(Some(caller("marie-1", 1)));
+    port
 }
 
 fn basic(password: &str) -> String {

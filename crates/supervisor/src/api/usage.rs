@@ -207,6 +207,21 @@ pub struct CacheBreakView {
     pub why: String,
 }
 
+/// Requests of an attempt that were refused because of what they contained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RefusedView {
+    /// The task that sent them.
+    pub task_id: TaskId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// How many.
+    pub requests: u64,
+    /// What the last of them contained, and where.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
 /// What holds requests back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockedView {
@@ -246,6 +261,9 @@ pub struct UsageReport {
     pub worker_limits: Vec<WorkerLimits>,
     /// The latest requests since the start, oldest first, that did not read from the prompt cache what they should have.
     pub cache_breaks: Vec<CacheBreakView>,
+    /// The latest attempts since the start, oldest first, of which requests were refused because of what they contained.
+    #[serde(default)]
+    pub refused: Vec<RefusedView>,
 }
 
 /// What the present day has taken up to now.

@@ -7,7 +7,8 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum, ValueHint};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    the run ended, but not every task is complete; of `diff`: the runs part
+  1    the run ended, but not every task is complete; of `diff`: the runs part;
+       of `doctor --would-allow`: it may not
   2    the command line is wrong
   3    bad input: a request, task, plan or configuration
   4    the daemon can't be reached or can't start
@@ -79,6 +80,11 @@ pub enum Command {
     Result(ResultArgs),
     /// Print what has happened in a run
     Events(EventsArgs),
+    /// Show what left the containers of a run, and what was kept from it
+    ///
+    /// One line for each request to the model and each connection to another host: who, where to, how much, and whether
+    /// it was let through. No daemon is needed.
+    Egress(EgressArgs),
     /// Fold a run's journal again: how it stood at any point, and why
     ///
     /// Shows the run after its last event, or after the one that is asked for, with the reason of that
@@ -338,6 +344,17 @@ pub struct EventsArgs {
     pub json: bool,
 }
 
+/// Arguments of `supervisor egress`.
+#[derive(Args, Debug)]
+pub struct EgressArgs {
+    /// A run, by its id or short form, or a task
+    pub id: String,
+
+    /// Print the lines as they are: one JSON object each
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `supervisor replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
@@ -456,6 +473,12 @@ pub struct DoctorArgs {
     /// Print each value of the configuration with its origin
     #[arg(long)]
     pub config: bool,
+
+    /// Say whether a worker may reach a host, or a URL, and by which rule
+    ///
+    /// Checks nothing else. Ends with 1 when it may not, and says which line would allow it.
+    #[arg(long, num_args = 2, value_names = ["HOST", "WORKER"], conflicts_with = "config")]
+    pub would_allow: Option<Vec<String>>,
 
     /// Print JSON
     #[arg(long)]

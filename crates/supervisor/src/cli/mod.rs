@@ -11,6 +11,7 @@ mod decisions;
 mod diff;
 mod doctor;
 mod down;
+mod egress;
 mod events;
 mod follow;
 mod gc;
@@ -157,6 +158,7 @@ async fn dispatch(
         Command::Status(args) => status::run(context, &args).await,
         Command::Logs(args) => logs::run(context, &args).await,
         Command::Result(args) => result::run(context, &args).await,
+        Command::Egress(args) => egress::run(context, &args),
         Command::Events(args) => events::run(context, &args).await,
         Command::Replay(args) => replay::run(context, &args),
         Command::Diff(args) => diff::run(context, &args),

@@ -9,8 +9,8 @@ use super::table::{Cell, Table};
 use super::text::{self, BOLD, NOTE, count, duration, moment, number, one_line, paint};
 use super::{Outcome, Stop, target};
 use crate::api::usage::{
-    BudgetView, CacheBreakView, LimitView, PaceView, RunUsed, TaskUsed, Today, UsageReport,
-    UsageTable, Used, Waits, WorkerLimits,
+    BudgetView, CacheBreakView, LimitView, PaceView, RefusedView, RunUsed, TaskUsed, Today,
+    UsageReport, UsageTable, Used, Waits, WorkerLimits,
 };
 use crate::usage::{MUCH, whole_percent};
 
@@ -52,6 +52,7 @@ pub(crate) fn render(report: &UsageReport, zone: &TimeZone) -> String {
     parts.extend(limits(&report.limits, &report.worker_limits));
     parts.extend(paces(&report.limits, zone));
     parts.extend(cache_breaks(&report.cache_breaks));
+    parts.extend(refused(&report.refused));
     parts.join("\n")
 }
 
@@ -240,6 +241,18 @@ fn cache_breaks(breaks: &[CacheBreakView]) -> Option<String> {
             format!("{} attempt {}", of.task_id, of.attempt).into(),
             number(of.lost_tokens).into(),
             one_line(&of.why, 120).into(),
+        ]);
+    }
+    (!table.is_empty()).then(|| table.render())
+}
+
+fn refused(attempts: &[RefusedView]) -> Option<String> {
+    let mut table = Table::new(&["REFUSED TO", ">REQUESTS", "THE LAST ONE"]);
+    for of in attempts {
+        table.row([
+            format!("{} attempt {}", of.task_id, of.attempt).into(),
+            number(of.requests).into(),
+            one_line(&format!("{}; {}", of.what, of.hint), 300).into(),
         ]);
     }
     (!table.is_empty()).then(|| table.render())

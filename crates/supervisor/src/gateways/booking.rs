@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway::{Day, Filter, Ledger, Notice, Scope, Stop, StopKind, Totals};
+use gateway::{Day, Filter, Ledger, Notice, RefusedRequests, Scope, Stop, StopKind, Totals};
 use protocol::{
     Attempt, FailureKind, HoldScope, RunId, Status, TaskError, TaskId, TaskResult, Time, Usage,
     WorkerId,
@@ -35,9 +35,14 @@ impl Gateways {
             report.cost_usd = used.cost_usd;
         }
         let stop = listener.and_then(|listener| listener.stop(&task, attempt));
+        let refused = listener.and_then(|listener| listener.refused(&task, attempt));
         match (report.status, stop, &report.error) {
             (Status::Failed, Some(stop), _) => {
                 report.error = Some(self.failure(stop, &report.worker));
+            }
+            // The agent gave up on that; the status alone looks like a key that is not accepted.
+            (Status::Failed, None, Some(error)) if refused.is_some() && is_told_before(error) => {
+                report.error = refused.map(not_allowed);
             }
             (Status::Failed, None, Some(error)) if is_told_before(error) => {
                 let message = format!("what stopped it is asked again: {}", error.message);
@@ -100,6 +105,21 @@ impl Gateways {
             _ => HoldScope::Worker(worker.clone()),
         }
     }
+}
+
+/// Returns the failure of an attempt that could not do without what its worker's configuration does not allow. To try
+/// again would be to be refused again.
+fn not_allowed(refused: RefusedRequests) -> TaskError {
+    let message = format!("the gateway refused a request: {}", refused.what);
+    TaskError::new(FailureKind::Invalid, message).with_hint(sentence(&refused.hint))
+}
+
+/// Returns a fragment as a sentence of its own.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars
+        .next()
+        .map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), chars.as_str()))
 }
 
 /// Says whether an attempt ended because the gateway of a daemon that is gone by now told it to. Only that one knew

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use gateway::{Caller, DIR_MODE, Gateway, Listener, PortListener, Replica, Secret, Stop};
+use gateway::{
+    Caller, DIR_MODE, Gateway, Listener, PortListener, RefusedRequests, Replica, Secret, Stop,
+};
 use protocol::atomic_file::{self, Durability};
 use protocol::{Attempt, DOOR_FILE, Door, TaskId};
 
@@ -82,6 +84,16 @@ impl WayOut {
         match self {
             Self::Socket(listener) => listener.stop(task, attempt),
             Self::Port { listener, .. } => listener.stop(task, attempt),
+            #[cfg(feature = "simulate")]
+            Self::Simulated => None,
+        }
+    }
+
+    /// Returns what an attempt was refused because of what its requests contained. See [`Listener::refused`].
+    pub fn refused(&self, task: &TaskId, attempt: Attempt) -> Option<RefusedRequests> {
+        match self {
+            Self::Socket(listener) => listener.refused(task, attempt),
+            Self::Port { listener, .. } => listener.refused(task, attempt),
             #[cfg(feature = "simulate")]
             Self::Simulated => None,
         }

@@ -223,6 +223,7 @@ pub fn spec() -> ReplicaSpec {
         scratch: "/scratch".into(),
         gateway: "/gateway".into(),
         egress: Vec::new(),
+        requests: gateway::RequestPolicy::default(),
         resources: Resources::default(),
         user: Owner { uid: 1, gid: 1 },
         asks_model: true,

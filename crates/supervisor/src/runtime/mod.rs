@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gateway::RequestPolicy;
 use protocol::{
     Auth, ContainerMode, HostRule, ReplicaId, ReportSecret, Resources, WorkerId, WorkspaceMode,
 };
@@ -59,6 +60,8 @@ pub struct ReplicaSpec {
     /// The hosts that its tools may reach by the gateway. Not the runtime's business: they change nothing
     /// of how it is started.
     pub egress: Vec<HostRule>,
+    /// What its requests to the model may contain. Not the runtime's business either.
+    pub requests: RequestPolicy,
     /// What it may use.
     pub resources: Resources,
     /// Who the agent runs as, in a container.

@@ -107,6 +107,7 @@ fn question(ledger: &Ledger, one: Option<RunId>, rehearsal: bool) -> Question {
                 why: "tools[0] differs".to_owned(),
             })
             .to_vec(),
+        refused: Vec::new(),
         budgets: Vec::new(),
         rehearsal,
         run: one.map(entry),

@@ -7,6 +7,7 @@
 mod bad_input;
 mod budgets;
 mod cache;
+mod contents;
 #[path = "../support/disk.rs"]
 mod disk;
 mod drops;

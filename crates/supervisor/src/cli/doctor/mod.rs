@@ -9,6 +9,7 @@ mod machine;
 mod programs;
 #[cfg(test)]
 mod tests;
+mod would_allow;
 
 use serde::Serialize;
 
@@ -95,6 +96,17 @@ pub(crate) async fn run(context: &mut Context, args: &DoctorArgs) -> Result<Outc
             context.screen.out(&config_table(&config))?;
         }
         return Ok(Outcome::Done);
+    }
+    if let Some([host, worker]) = args.would_allow.as_deref() {
+        let installation = context.installation()?;
+        let config = Config::load(&installation, Flags::default(), environment)?;
+        let answer = would_allow::answer(&installation, &config, host, worker)?;
+        if args.json {
+            context.screen.out_json(&answer)?;
+        } else {
+            context.screen.out(&answer.render())?;
+        }
+        return Ok(if answer.allowed { Outcome::Done } else { Outcome::Incomplete });
     }
     let mut findings = Vec::new();
     match context.installation() {

@@ -221,6 +221,9 @@ fn usage() -> Value {
         "cache_breaks": [
             { "task_id": "k3f9.b", "attempt": 2, "lost_tokens": 21_000, "why": "tools[3] differs from k3f9.a attempt 1" },
         ],
+        "refused": [
+            { "task_id": "k3f9.b", "attempt": 2, "requests": 3, "what": "the model `o` is not listed", "hint": "list it" },
+        ],
     })
 }
 
@@ -263,6 +266,9 @@ async fn usage_is_shown_by_worker_model_and_run_with_budgets_and_limits() {
 
     PROMPT CACHE NOT READ BY  TOKENS LOST  WHY
     k3f9.b attempt 2               21,000  tools[3] differs from k3f9.a attempt 1
+
+    REFUSED TO        REQUESTS  THE LAST ONE
+    k3f9.b attempt 2         3  the model `o` is not listed; list it
     ");
     let json = world.run(&["usage", "--json"]).await.out;
     assert_eq!(json.lines().count(), 1);
@@ -287,6 +293,7 @@ async fn usage_of_a_run_is_shown_by_task_and_attempt() {
         ("limits", json!([])),
         ("worker_limits", json!([])),
         ("cache_breaks", json!([])),
+        ("refused", json!([])),
     ] {
         report[field] = value;
     }

@@ -51,6 +51,7 @@ fn help_of_the_program_lists_its_commands() {
       logs         Show what agents say and do
       result       Print the answer of a run, or the result of a task
       events       Print what has happened in a run
+      egress       Show what left the containers of a run, and what was kept from it
       replay       Fold a run's journal again: how it stood at any point, and why
       diff         Show where two runs part
       rescue       Write a plan of what is left of a run, for `submit --plan`
