@@ -26,6 +26,8 @@ pub enum FailureKind {
     WorkerLost,
     /// The container, or a process in it, hit its memory limit.
     Oom,
+    /// The attempt wrote more to disk than it may.
+    Disk,
     /// The attempt took longer than its timeout.
     Timeout,
     /// The attempt was silent for longer than its idle timeout.
@@ -72,6 +74,7 @@ impl FailureKind {
             Self::Server => "server",
             Self::WorkerLost => "worker_lost",
             Self::Oom => "oom",
+            Self::Disk => "disk",
             Self::Timeout => "timeout",
             Self::IdleTimeout => "idle_timeout",
             Self::BadOutput => "bad_output",

@@ -28,6 +28,7 @@ pub mod strict;
 mod task;
 mod time;
 pub mod untrusted;
+mod wall;
 mod worker_config;
 
 pub use assignment::{
@@ -53,6 +54,7 @@ pub use plan::{Plan, PlanFault, PlanLimits, PlanTask};
 pub use proof::{ENVELOPE_BYTES, ReportKey, ReportOf, ReportSecret};
 pub use task::{InvalidTask, OnDependencyFailure, Priority, Task, TaskFile, TaskKind, Verify};
 pub use time::Time;
+pub use wall::{SELF_TEST_FILE, SelfTest, Wall};
 pub use worker_config::{
     Auth, ContainerMode, InvalidWorkerConfig, Limits, Resources, ServerTool, WorkerConfig,
     WorkspaceMode,

@@ -90,12 +90,26 @@ pub struct Resources {
     pub pids: u32,
     /// The size of `/tmp` in MiB. It counts as memory.
     pub tmp_mib: u32,
+    /// The size of `/dev/shm` in MiB. It counts as memory.
+    pub shm_mib: u32,
+    /// How much an attempt may write to disk, in MiB: into its folder of results, and its own configuration.
+    pub disk_mib: u64,
+    /// How many files and folders an attempt may have there.
+    pub files: u64,
 }
 
 impl Default for Resources {
     fn default() -> Self {
         // The CLI needs about 200 MiB by itself; the rest is for what it runs.
-        Self { memory_mib: 2048, cpus: 2.0, pids: 512, tmp_mib: 512 }
+        Self {
+            memory_mib: 2048,
+            cpus: 2.0,
+            pids: 512,
+            tmp_mib: 512,
+            shm_mib: 64,
+            disk_mib: 10_240,
+            files: 200_000,
+        }
     }
 }
 
@@ -316,6 +330,16 @@ impl WorkerConfig {
         }
         if self.resources.tmp_mib == 0 {
             return bad("resources.tmp_mib", "must be at least 1");
+        }
+        if self.resources.shm_mib == 0 {
+            return bad("resources.shm_mib", "must be at least 1");
+        }
+        // What is more is no bound.
+        if !(1..=1 << 32).contains(&self.resources.disk_mib) {
+            return bad("resources.disk_mib", "must be from 1 to 4294967296");
+        }
+        if self.resources.files < 16 {
+            return bad("resources.files", "must be at least 16");
         }
         for (field, path) in [("system_prompt", &self.system_prompt), ("mcp", &self.mcp)] {
             if path.as_deref().is_some_and(|path| !is_inside(path)) {

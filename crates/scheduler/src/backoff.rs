@@ -86,6 +86,7 @@ pub(crate) fn judge(
         FailureKind::Cancelled => (false, false),
         FailureKind::WorkerLost => (false, lost < config.max_lost),
         FailureKind::Oom => (true, left && node.ooms == 0),
+        FailureKind::Disk => (true, left && node.disks == 0),
         // A plan goes back once, whatever the retries are.
         FailureKind::BadOutput if plan_rejected => (true, node.rejections < 2),
         FailureKind::BadOutput

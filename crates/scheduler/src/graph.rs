@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) lost: u32,
     /// Attempts that ran out of memory.
     pub(crate) ooms: u32,
+    /// Attempts that wrote more than they may.
+    pub(crate) disks: u32,
     /// Plans of its that were rejected.
     pub(crate) rejections: u32,
     /// The attempt whose plan was rejected last: a rejection that is recorded twice counts once.
@@ -177,6 +179,7 @@ impl Graph {
             limited: 0,
             lost: 0,
             ooms: 0,
+            disks: 0,
             rejections: 0,
             rejected: None,
         };

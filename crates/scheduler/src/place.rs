@@ -217,8 +217,13 @@ impl Node {
             self.limited = if error.kind.passes() { self.limited + 1 } else { 0 };
         }
         self.ooms += u32::from(error.kind == FailureKind::Oom);
+        self.disks += u32::from(error.kind == FailureKind::Disk);
         let told = self.rejected == Some(attempt);
-        if matches!(error.kind, FailureKind::BadOutput | FailureKind::Unverified) && !told {
+        let is_the_agents = matches!(
+            error.kind,
+            FailureKind::BadOutput | FailureKind::Unverified | FailureKind::Disk
+        );
+        if is_the_agents && !told {
             self.entry.feedback = vec![error.message.clone()];
         }
         let began =
@@ -243,6 +248,7 @@ impl Node {
         self.limited = 0;
         self.lost = 0;
         self.ooms = 0;
+        self.disks = 0;
         self.rejections = 0;
         self.rejected = None;
     }

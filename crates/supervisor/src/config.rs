@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use gateway::PriceSetting;
-use protocol::Limits;
+use protocol::{Limits, Wall};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -136,6 +136,8 @@ pub struct Config {
     pub budgets: Budgets,
     /// What models cost that are not in the built-in list, or cost something else here.
     pub prices: BTreeMap<String, PriceSetting>,
+    /// Walls and limits of containers without which agents run, too.
+    pub accepted: Setting<Vec<Wall>>,
     /// The image of the workers' containers.
     pub image: Setting<String>,
     /// The Claude Code CLI for the process runtime; by default the one that `make up` fetched.
@@ -214,6 +216,7 @@ impl Config {
             limits: LimitSettings::default(),
             budgets: Budgets::default(),
             prices: BTreeMap::new(),
+            accepted: Setting::built_in(Vec::new()),
             image: Setting::built_in(format!("supervisor-worker:{CLI_VERSION}")),
             claude: Setting::built_in(None),
             worker: Setting::built_in(None),
@@ -232,6 +235,7 @@ impl Config {
         self.rehearsal.set(file.rehearsal, from);
         self.scenario.set(file.scenario.map(Some), from);
         self.base_url.set(file.base_url, from);
+        self.accepted.set(file.r#unsafe, from);
         self.image.set(file.image, from);
         self.claude.set(file.claude.map(Some), from);
         self.worker.set(file.worker.map(Some), from);

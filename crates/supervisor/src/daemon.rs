@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::atomic_file::{self, Durability};
-use protocol::{Auth, Record, WorkerId};
+use protocol::{Auth, Record, Wall, WorkerId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scheduler::Scheduler;
 use tokio::net::UnixListener;
@@ -41,6 +41,7 @@ use crate::runtime::docker::DockerRuntime;
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Owner, Runtime, RuntimeError};
 use crate::slot;
+use crate::walls;
 use crate::watch::Watch;
 use crate::workers::{self, Worker};
 
@@ -68,8 +69,6 @@ const ENGINE_PAUSE: Duration = Duration::from_millis(250);
 /// Bad input or unavailable, before anything was changed; unavailable when the journal can't be trusted
 /// any more.
 pub async fn run(installation: Installation, config: Config) -> Result<(), Failure> {
-    // Files are for the user, folders too; the agents' own are given to them one by one.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     allow_many_files();
     make_folders(&installation)?;
     let _lock = Lock::take(&installation)?;
@@ -119,7 +118,7 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
         clock,
         stop_grace: grace,
     };
-    let replicas = replicas(&installation, &config, &*runtime, gateways)?;
+    let replicas = replicas(&installation, &config, &*runtime, gateways, rehearsal)?;
     let committed = journals.committed();
     let dispatcher = Dispatcher::new(Beginning {
         installation: installation.clone(),
@@ -148,6 +147,9 @@ pub async fn run(installation: Installation, config: Config) -> Result<(), Failu
             .map_err(|e| cant_write(&installation.tasks(worker), e))?;
     }
     room::watch(installation.clone(), inbox.clone());
+    if let Some(text) = walls::notice("the container engine", &runtime.unkept()) {
+        inbox.notice(&"engine", Some(text));
+    }
     // Not before: whoever gets an answer may drop a file.
     let server = serve(api, &sockets.join(API_SOCKET))?;
     info!(folder = %installation.root().display(), runtime = runtime.name(), rehearsal, "Ready.");
@@ -356,6 +358,7 @@ fn replicas(
     config: &Config,
     runtime: &dyn Runtime,
     gateways: Arc<Gateways>,
+    rehearsal: bool,
 ) -> Result<Replicas, Failure> {
     let walls = runtime.name() == "docker";
     let is_root = rustix::process::geteuid().is_root();
@@ -373,6 +376,8 @@ fn replicas(
         user: if walls && is_root { AGENT } else { own },
         hand_over: walls && is_root,
         walls,
+        // No model, no harm: what does not hold is only shown.
+        accepted: if rehearsal { Wall::ALL.to_vec() } else { config.accepted.value.clone() },
     })
 }
 

@@ -40,5 +40,6 @@ pub mod slot;
 mod testing;
 pub mod usage;
 pub mod view;
+pub mod walls;
 pub mod watch;
 pub mod workers;

@@ -46,7 +46,9 @@ pub fn worker(installation: &Installation, config: &Config) -> Result<PathBuf, F
     let target = folder.join("worker");
     // Not only its name: a power cut, or a full disk, may have left a part of it.
     if hash_of(&target).ok().as_ref() != Some(&hash) {
-        fs::create_dir_all(&folder).map_err(|e| cant_write(&folder, e))?;
+        // Agents in containers are another user, whatever the umask says.
+        let open = || fs::set_permissions(&folder, Permissions::from_mode(0o755));
+        fs::create_dir_all(&folder).and_then(|()| open()).map_err(|e| cant_write(&folder, e))?;
         let bytes = fs::read(found).map_err(cant_read)?;
         let partial = folder.join(".worker.tmp");
         atomic_file::replace(&partial, &bytes, Durability::Synced)

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use protocol::{
     Assignment, Attempt, ContainerMode, FailureKind, ReplicaId, RunId, Status, TaskError, TaskId,
-    TaskResult, mutant,
+    TaskResult, Wall, mutant,
 };
 use scheduler::Input;
 use tokio::sync::{Notify, mpsc};
@@ -27,6 +27,7 @@ use crate::gateways::{Gateways, WayOut};
 use crate::inbox::{Inbox, Message};
 use crate::runtime::{Exit, ReplicaSpec, Runtime, RuntimeError};
 use crate::slot::{Awaited, Slot};
+use crate::walls;
 
 /// Something for a keeper to do.
 #[derive(Debug)]
@@ -108,6 +109,8 @@ impl Keeper {
             attempt: None,
             reported: None,
             tampered: None,
+            spent: false,
+            holes: Vec::new(),
             cancel: None,
             interrupted: None,
             stopping: false,
@@ -201,6 +204,10 @@ struct Work {
     reported: Option<(TaskId, Attempt)>,
     /// The end of an attempt whose report somebody forged. It is told once the replica is gone: the forger runs in it.
     tampered: Option<TaskResult>,
+    /// Whether the worker takes no further attempt: the next one needs another container.
+    spent: bool,
+    /// What was said of walls that its container lacks.
+    holes: Vec<Wall>,
     /// Why that attempt is to stop, while nobody could tell its worker.
     cancel: Option<String>,
     /// Why that attempt is to stop, whoever knows by now: nothing is checked any more then.
@@ -307,6 +314,9 @@ impl Work {
             if !self.remove().await {
                 return;
             }
+        }
+        if self.spent && !self.remove().await {
+            return;
         }
         (self.attempt, self.cancel) = (Some(Arc::new(awaited)), None);
         self.interrupted = None;
@@ -585,12 +595,30 @@ impl Work {
         self.take_in().await;
     }
 
+    /// Shows what the worker has found out about its container.
+    fn show_holes(&mut self, holes: Vec<Wall>) {
+        if holes != self.holes {
+            let who = format!("the container of {}", self.spec.replica);
+            let about = format!("walls of {}", self.spec.replica);
+            self.surroundings.inbox.notice(&about, walls::notice(&who, &holes));
+            self.holes = holes;
+        }
+    }
+
     /// Takes in the result of the attempt, if it is there.
     async fn take_in(&mut self) {
         let Some(awaited) = self.attempt.clone() else { return };
         let (slot, now) = (Arc::clone(&self.slot), self.surroundings.clock.now());
-        let of = Arc::clone(&awaited);
-        match blocking(move || slot.take_in(&of, now)).await {
+        let (of, results) = (Arc::clone(&awaited), self.spec.results.clone());
+        let look = move || Ok((walls::of_slot(&results), slot.take_in(&of, now)?));
+        let found = blocking(look).await.map(|(holes, report)| {
+            // As before, where it has said nothing.
+            if let Ok(Some(holes)) = holes {
+                self.show_holes(holes);
+            }
+            report
+        });
+        match found {
             Ok(report) => {
                 if std::mem::take(&mut self.troubled) {
                     self.surroundings.inbox.notice(&self.spec.replica, None);
@@ -602,6 +630,7 @@ impl Work {
                 if let Some(mut report) = report {
                     let gateways = Arc::clone(&self.surroundings.gateways);
                     gateways.complete(&mut report, self.listener.as_ref()).await;
+                    self.spent = report.error.as_ref().is_some_and(|e| e.kind == FailureKind::Disk);
                     self.reported = self.attempt.take().map(|a| (a.task.clone(), a.attempt));
                     self.assign_gateway();
                     if report.error.as_ref().is_some_and(|e| e.kind == FailureKind::Tampered) {
@@ -683,7 +712,7 @@ impl Work {
         let ends = |order: &Order| match order {
             Order::Stop => true,
             Order::Interrupt { awaited: of, .. } => of.is(&awaited.task, awaited.attempt),
-            Order::Dispatch { .. } | Order::Clear { .. } => false,
+            Order::Dispatch { .. } | Order::Start { .. } | Order::Clear { .. } => false,
         };
         self.stopping || self.interrupted.is_some() || self.waiting.iter().any(ends)
     }
@@ -702,6 +731,11 @@ impl Work {
     }
 
     async fn ended(&mut self, exit: Exit) {
+        if self.spent && self.attempt.is_none() {
+            // It was to end, and no attempt ends with it.
+            self.remove().await;
+            return;
+        }
         let (error, pause) = end::judge(&self.spec.replica, &exit);
         self.gone(error, pause).await;
     }
@@ -767,7 +801,7 @@ impl Work {
             // It may come to its end by itself.
             self.look().await;
         }
-        (self.ensured, self.end) = (false, None);
+        (self.ensured, self.end, self.spent) = (false, None, false);
         true
     }
 

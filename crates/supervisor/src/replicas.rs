@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{Auth, ContainerMode, ReplicaId, ReportKey, Resources, WorkerId, WorkspaceMode};
+use protocol::{
+    Auth, ContainerMode, ReplicaId, ReportKey, Resources, Wall, WorkerId, WorkspaceMode,
+};
 
 use crate::gateways::Gateways;
 use crate::install::Installation;
@@ -34,6 +36,8 @@ pub struct Replicas {
     pub hand_over: bool,
     /// Whether replicas run behind walls.
     pub walls: bool,
+    /// Walls without which agents run, too.
+    pub accepted: Vec<Wall>,
 }
 
 impl Replicas {
@@ -79,6 +83,7 @@ impl Replicas {
             resources: config.map_or_else(Resources::default, |config| config.resources),
             user: self.user,
             container: config.map_or(ContainerMode::default(), |config| config.container),
+            accepted: self.accepted.clone(),
         };
         (slot, spec)
     }

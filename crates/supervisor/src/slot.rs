@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use gateway::Caller;
 use protocol::atomic_file::{self, Durability};
-use protocol::disk::{self as fs, Folder};
+use protocol::disk::{self as fs, Folder, MetadataExt as _};
 use protocol::{
     Assignment, Attempt, CANCEL_FILE, Priority, ReplicaId, ReportOf, ReportSecret, RunId,
-    SESSION_FILE, SessionId, TaskId, Token, Verify, WorkerId, mutant,
+    SELF_TEST_FILE, SESSION_FILE, SessionId, TaskId, Token, Verify, WorkerId, mutant,
 };
 #[cfg(not(feature = "simulate"))]
 use rustix::fs::FileType;
@@ -31,6 +31,9 @@ pub(crate) mod verify;
 /// The largest transcript that is kept. A worker of ours ends its own at 256 MiB.
 #[cfg(not(feature = "simulate"))]
 const MAX_TRANSCRIPT: u64 = 512 << 20;
+
+/// Held by the worker that serves a slot.
+const WORKER_LOCK: &str = ".worker.lock";
 
 /// The largest assignment: what a worker reads.
 const MAX_ASSIGNMENT: u64 = 16 << 20;
@@ -145,6 +148,7 @@ impl Slot {
     /// Any I/O error.
     pub fn make(&self, login: Option<&Path>) -> io::Result<()> {
         fs::create_dir_all(self.tasks())?;
+        self.give(&self.tasks())?;
         for folder in [Some(self.results().as_path()), login].into_iter().flatten() {
             fs::create_dir_all(folder)?;
             if let Some(owner) = self.owner {
@@ -180,14 +184,16 @@ impl Slot {
         let target = self.tasks().join(&name);
         let partial = self.tasks().join(format!(".{name}.tmp"));
         remove_tree(&partial)?;
-        fs::create_dir(&partial)?;
+        self.make_folder(&partial)?;
         let json = serde_json::to_vec_pretty(assignment).map_err(io::Error::other)?;
-        atomic_file::create(&partial.join("task.json"), &json, Durability::Volatile)?;
+        let order = partial.join("task.json");
+        atomic_file::create(&order, &json, Durability::Volatile)?;
+        self.give(&order)?;
         let inputs = partial.join("inputs");
-        fs::create_dir(&inputs)?;
+        self.make_folder(&inputs)?;
         for input in &assignment.inputs {
             let dir = inputs.join(input.task.as_str());
-            fs::create_dir(&dir)?;
+            self.make_folder(&dir)?;
             let result = self.installation.result_file(&input.worker, &input.task);
             self.put(&result, &dir.join("result.json"))?;
             let artifacts = self.installation.artifacts(&input.worker, &input.task);
@@ -199,12 +205,31 @@ impl Slot {
         atomic_file::move_to(&partial, &target, Durability::Volatile)
     }
 
-    /// Puts one file there: as a link where the worker can't write through it, else as a copy.
+    /// Puts one file there: as a link where the worker can read it and can't write through it, else as a copy.
     fn put(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if self.walls && fs::hard_link(from, to).is_ok() {
+        if self.walls && self.may_read(from)? && fs::hard_link(from, to).is_ok() {
             return Ok(());
         }
-        fs::copy(from, to).map(|_| ())
+        fs::copy(from, to)?;
+        self.give(to)
+    }
+
+    /// Returns whether the worker may read a file of ours as it is: the user's umask decides about other users.
+    fn may_read(&self, file: &Path) -> io::Result<bool> {
+        Ok(self.owner.is_none() || fs::symlink_metadata(file)?.mode() & 0o004 != 0)
+    }
+
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)?;
+        self.give(path)
+    }
+
+    /// Gives what we have made for the worker to whom it runs as, since the umask may keep others from reading it.
+    fn give(&self, path: &Path) -> io::Result<()> {
+        match self.owner {
+            Some(owner) => std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid)),
+            None => Ok(()),
+        }
     }
 
     fn put_tree(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -213,7 +238,7 @@ impl Slot {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        fs::create_dir(to)?;
+        self.make_folder(to)?;
         for entry in entries {
             let entry = entry?;
             let to = to.join(entry.file_name());
@@ -287,7 +312,9 @@ impl Slot {
         if !fs::is_dir(&dir) {
             return Ok(());
         }
-        atomic_file::replace(&dir.join(CANCEL_FILE), reason.as_bytes(), Durability::Volatile)
+        let file = dir.join(CANCEL_FILE);
+        atomic_file::replace(&file, reason.as_bytes(), Durability::Volatile)?;
+        self.give(&file)
     }
 
     /// Clears away an attempt that is over; keeps its transcript. Ok when there is nothing.
@@ -349,7 +376,12 @@ impl Slot {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let stem = name.strip_suffix(".json").unwrap_or(&name);
-            if atomic_file::is_visible(&name) && !is_kept(stem) {
+            // A worker that is at work has files of its own there that have no name yet; one that is not has two.
+            let is_own = match is_there {
+                true => !atomic_file::is_visible(&name),
+                false => [WORKER_LOCK, SELF_TEST_FILE].contains(&name.as_str()),
+            };
+            if !is_own && !is_kept(stem) {
                 remove_tree(&entry.path())?;
                 removed += 1;
                 first = if removed == 1 { name } else { first };
@@ -375,8 +407,7 @@ pub fn served(results: &Path) -> Vec<PathBuf> {
     let slots = folders(results).into_iter().flat_map(|worker| folders(&worker.join(".slots")));
     // The worker can put a pipe in its place, on which a plain opening would wait for ever.
     let is_held = |slot: &PathBuf| {
-        let lock =
-            Folder::open(slot).map(|slot| slot.open_file(Path::new(".worker.lock"), u64::MAX));
+        let lock = Folder::open(slot).map(|slot| slot.open_file(Path::new(WORKER_LOCK), u64::MAX));
         let Ok(Ok((lock, _))) = lock else { return false };
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     };
@@ -399,6 +430,14 @@ fn keep_transcript(left: &Path, keep: &Path) -> io::Result<()> {
     keep_file(left, NAME, keep)
 }
 
+/// Returns the bits that the user wants no file to have. To ask the kernel by a call is to change them.
+#[cfg(not(feature = "simulate"))]
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o077)
+}
+
 #[cfg(not(feature = "simulate"))]
 fn keep_file(left: &Path, name: &str, keep: &Path) -> io::Result<()> {
     let Ok(folder) = rustix::fs::open(left, tree::FOLDER | OFlags::NOFOLLOW, Mode::empty()) else {
@@ -415,6 +454,14 @@ fn keep_file(left: &Path, name: &str, keep: &Path) -> io::Result<()> {
     fs::create_dir_all(keep)?;
     let kept = keep.join(name);
     rustix::fs::renameat(&folder, name, rustix::fs::CWD, &kept)?;
+    // It came with the modes of the worker's umask, and from now on it is the user's.
+    let how = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(&kept, how, Mode::empty())
+        // With another name it may be anything of the user's, where there are no walls.
+        && rustix::fs::fstat(&file).is_ok_and(|stat| stat.st_nlink == 1)
+    {
+        let _ = rustix::fs::fchmod(&file, Mode::from_raw_mode(0o666 & !umask()));
+    }
     match fs::symlink_metadata(&kept) {
         // A worker that still runs may have put something else there between the look and the move.
         Ok(meta) if !meta.is_file() => remove_tree(&kept),

@@ -103,10 +103,17 @@ impl World {
             gateway: folder("gateway"),
             egress: Vec::new(),
             requests: Default::default(),
-            resources: Resources { memory_mib: 64, cpus: 1.0, pids: 32, tmp_mib: 8 },
+            resources: Resources {
+                memory_mib: 64,
+                cpus: 1.0,
+                pids: 32,
+                tmp_mib: 8,
+                ..Resources::default()
+            },
             user: owner,
             asks_model: true,
             container: protocol::ContainerMode::Resident,
+            accepted: Vec::new(),
         }
     }
 

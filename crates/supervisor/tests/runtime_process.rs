@@ -108,6 +108,7 @@ fn spec_in(dir: &Path) -> ReplicaSpec {
         user: Owner { uid: 1000, gid: 1000 },
         asks_model: true,
         container: protocol::ContainerMode::Resident,
+        accepted: Vec::new(),
     }
 }
 

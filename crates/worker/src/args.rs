@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as Options, Parser, Subcommand};
+use protocol::{Resources, Wall};
 
 /// Run the attempts that appear in a slot, one after the other
 ///
@@ -59,6 +60,34 @@ pub(crate) struct Args {
     /// Do not wait for the model's API: what runs here is a program that asks no model
     #[arg(long)]
     pub(crate) no_model: bool,
+
+    /// How much an attempt may write, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = Resources::default().disk_mib)]
+    pub(crate) disk_mib: u64,
+
+    /// How many files and folders an attempt may write
+    #[arg(long, value_name = "N", default_value_t = Resources::default().files)]
+    pub(crate) files: u64,
+
+    /// The limit on memory that this container should have, in MiB
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory_mib: Option<u64>,
+
+    /// The limit on processes that it should have
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u64>,
+
+    /// The limit on processors that it should have
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<f64>,
+
+    /// Expect the workspace to be writable
+    #[arg(long)]
+    pub(crate) shared_workspace: bool,
+
+    /// Walls and limits without which attempts are taken, too
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) r#unsafe: Vec<Wall>,
 
     /// End after one attempt
     #[arg(long)]

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::child::{self, Clocks, Outcome, Pipe, Program, Stop, Watch};
 use crate::delivery::Delivery;
+use crate::disk::{Bounds, Meter};
 use crate::failure::{self, explained};
 use crate::paths::Paths;
 use crate::process::Processes;
@@ -41,6 +42,7 @@ pub(crate) struct Worker {
     pub(crate) secret: ReportSecret,
     pub(crate) signals: Signals,
     pub(crate) processes: Arc<Processes>,
+    pub(crate) disk: Bounds,
 }
 
 /// How an attempt ended, for the worker.
@@ -48,6 +50,8 @@ pub(crate) struct Worker {
 pub(crate) enum End {
     /// Its result is there.
     Reported,
+    /// Its result is there, and it has filled the disk.
+    DiskFull,
     /// That signal came first: there is no result, and the attempt can be gone on with.
     Interrupted(u8),
 }
@@ -93,10 +97,12 @@ pub(crate) fn run(worker: &Worker, place: &Place) -> End {
         },
     };
     let result = header.result(place, ended, work, started, clock.elapsed());
-    let kind = result.error.as_ref().map(|error| error.kind.as_str());
+    let kind = result.error.as_ref().map(|error| error.kind);
+    let reported = if kind == Some(FailureKind::Disk) { End::DiskFull } else { End::Reported };
+    let kind = kind.map(FailureKind::as_str);
     tracing::info!(status = %result.status, kind, seconds = result.execution_time, "Attempt ended.");
     if report::write(&place.result, result, &worker.secret, &worker.signals) {
-        End::Reported
+        reported
     } else {
         End::Interrupted(worker.signals.raised().unwrap_or(15))
     }
@@ -119,7 +125,10 @@ impl Work {
         assignment: &Assignment,
         clock: Instant,
     ) -> Result<Delivery, Broken> {
+        // A workspace that is shared is others' too: who has written what can't be told.
+        let disk = Meter::new(&[&worker.paths.results], worker.disk);
         let watch = Watch {
+            disk: &disk,
             signals: &worker.signals,
             folder: &place.tasks,
             gateway: &worker.paths.gateway,
@@ -301,6 +310,9 @@ fn survived(
     if let Some(stop) = outcome.stopped {
         return Err(broken(stop, assignment));
     }
+    if failure::hit_file_size(outcome.ended) {
+        return Err(too_much("a file that is larger than all of an attempt may be"));
+    }
     let killed = match (kills_before, oom::kills()) {
         (Some(before), Some(after)) => after > before,
         _ => false,
@@ -318,6 +330,7 @@ fn broken(stop: Stop, assignment: &Assignment) -> Broken {
         Stop::Cancelled(reason) => Broken::Cancelled(reason),
         Stop::Told(signal) => Broken::Interrupted(signal),
         Stop::Useless(error) => Broken::Failed(error),
+        Stop::Disk(what) => too_much(&what),
         Stop::Timeout => failed(
             FailureKind::Timeout,
             format!("the attempt took longer than its timeout of {:?}", assignment.timeout),
@@ -333,6 +346,11 @@ fn broken(stop: Stop, assignment: &Assignment) -> Broken {
             .with_hint("An MCP server that does not start may hold it up; look at the transcript."),
         ),
     }
+}
+
+fn too_much(what: &str) -> Broken {
+    let message = format!("the attempt has written {what}: it was stopped");
+    Broken::Failed(explained(FailureKind::Disk, message))
 }
 
 fn bad_output(message: &str) -> Broken {
@@ -363,8 +381,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Empties the scratch folder and makes what is expected in it. Returns the agent's HOME.
+/// Makes what is expected in the scratch folder. Returns the agent's HOME.
 fn prepare(paths: &Paths) -> Result<PathBuf, TaskError> {
+    // Anew where the session was begun anew.
     scratch::empty(&paths.scratch);
     let home = home(paths);
     for folder in [&home, &paths.start_files()] {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use protocol::TaskError;
 use rustix::process::{Pid, Signal};
 
+use crate::disk::Meter;
 use crate::gateway::Gateway;
 use crate::lines::{self, Line, MAX_LINE};
 use crate::process::{Ended, Processes};
@@ -78,6 +79,8 @@ pub(crate) enum Stop {
     Cancelled(String),
     /// It took too long.
     Timeout,
+    /// It has written more than it may.
+    Disk(String),
     /// It was silent for that long.
     Idle(Duration),
     /// It said nothing at all for that long.
@@ -108,6 +111,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) folder: &'a Path,
     /// The way to the model, which may be why a program is silent.
     pub(crate) gateway: &'a Gateway,
+    /// What the attempt writes.
+    pub(crate) disk: &'a Meter,
 }
 
 impl Watch<'_> {
@@ -116,7 +121,7 @@ impl Watch<'_> {
         if let Some(reason) = self.cancelled() {
             return Some(Stop::Cancelled(reason));
         }
-        self.signals.raised().map(Stop::Told)
+        self.signals.raised().map(Stop::Told).or_else(|| self.disk.passed().map(Stop::Disk))
     }
 
     fn cancelled(&self) -> Option<String> {

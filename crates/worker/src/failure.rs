@@ -69,6 +69,9 @@ fn hint(kind: FailureKind) -> Option<&'static str> {
         FailureKind::Timeout => "Raise `timeout`, or split the task.",
         FailureKind::IdleTimeout => "Raise `idle_timeout` in worker.toml if such silence is usual.",
         FailureKind::Oom => "Raise `resources.memory_mib` in worker.toml.",
+        FailureKind::Disk => {
+            "Have it write less, or raise `resources.disk_mib` or `resources.files` in worker.toml."
+        }
         FailureKind::Refused => "Say in the task what it is for, or give it to another worker.",
         _ => return None,
     })
@@ -270,6 +273,11 @@ pub(crate) fn ended_badly(who: &str, ended: Option<Ended>, stderr: &str) -> Task
 /// Returns whether it looks as if the kernel had killed the program.
 pub(crate) fn looks_killed(ended: Option<Ended>) -> bool {
     matches!(ended, Some(Ended::Signal(9) | Ended::Code(137)))
+}
+
+/// Returns whether the kernel ended the program, or what it ran, since a file of it grew too large.
+pub(crate) fn hit_file_size(ended: Option<Ended>) -> bool {
+    matches!(ended, Some(Ended::Signal(25) | Ended::Code(153)))
 }
 
 fn name_of(signal: i32) -> &'static str {

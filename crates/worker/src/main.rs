@@ -4,28 +4,34 @@
 //! one attempt from its folder to its result, [`child`] watches over the one program that runs.
 //! The only other threads read and write that program's pipes, reap what has ended ([`process`]), and
 //! carry what it says to other hosts ([`forward`]). Before the first attempt is taken, [`self_test`]
-//! finds out whether the walls hold. With `check` it runs a task's own check instead, where no agent was.
+//! finds out whether the walls hold. With `check` it runs a task's own check instead, where no agent was. Before
+//! anything else, process 1 is closed to its agent, and [`seccomp`] denies what nobody here needs.
 
 mod args;
 mod artifacts;
 mod attempt;
+mod cgroup;
 mod check;
 mod child;
 mod claude;
 mod command;
 mod config;
 mod delivery;
+mod disk;
 mod environment;
 mod failure;
 mod forward;
 mod gateway;
+mod leftovers;
 mod lines;
+mod mounts;
 mod oom;
 mod paths;
 mod process;
 mod prompt;
 mod report;
 mod scratch;
+mod seccomp;
 mod self_test;
 mod service;
 mod session;
@@ -35,6 +41,7 @@ mod stream;
 mod text;
 mod transcript;
 mod usage;
+mod walls;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -47,6 +54,8 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "worker: can't close process 1 to its agent: {error}");
         return ExitCode::FAILURE;
     }
+    // Before there is any other thread.
+    let filter = seccomp::install();
     let args = args::Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -57,10 +66,13 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_max_level(if args.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO })
         .init();
+    if let Err(error) = &filter {
+        tracing::warn!(error, "The kernel does not take the filter of system calls.");
+    }
     if let Some(args::Mode::Check(check)) = &args.mode {
         return check::run(check);
     }
-    match service::run(&args) {
+    match service::run(&args, &filter) {
         Ok(end) => ExitCode::from(end.code()),
         Err(fault) => {
             // Not through the log: this is the answer to whoever started us.

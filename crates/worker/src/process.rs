@@ -192,7 +192,7 @@ pub(crate) fn kill_marked(mark: &str, patience: Duration) -> usize {
 }
 
 /// Returns all processes below `root` that have not ended.
-fn descendants(root: Pid) -> Vec<Pid> {
+pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
     let mut children: HashMap<i32, Vec<Pid>> = HashMap::new();
     for (pid, parent) in all() {
         children.entry(parent).or_default().push(pid);

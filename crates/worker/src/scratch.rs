@@ -12,21 +12,18 @@ const MAX_BYTES: u64 = 2 << 30;
 const MAX_ENTRIES: u64 = 100_000;
 const MAX_DEPTH: usize = 64;
 
-/// Removes what is in a folder. What can't be removed is logged and stays.
-pub(crate) fn empty(folder: &Path) {
+/// Removes what is in a folder. Returns what can't be removed, and why.
+pub(crate) fn empty(folder: &Path) -> Vec<String> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) => {
-            tracing::warn!(folder = %folder.display(), %error, "A folder can't be emptied.");
-            return;
-        }
+        Err(error) => return vec![format!("{} can't be emptied: {error}", folder.display())],
     };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if let Err(error) = remove(&path) {
-            tracing::warn!(path = %path.display(), %error, "A leftover can't be removed.");
-        }
-    }
+    let stays = |path: &Path| {
+        let error = remove(path).err()?;
+        tracing::warn!(path = %path.display(), %error, "A leftover can't be removed.");
+        Some(format!("{} can't be removed: {error}", path.display()))
+    };
+    entries.flatten().filter_map(|entry| stays(&entry.path())).collect()
 }
 
 /// Removes a file or a folder with all that is in it.
@@ -155,7 +152,7 @@ mod tests {
         fs::set_permissions(&locked, Permissions::from_mode(0o555)).unwrap();
         fs::File::create(dir.path().join(".hidden")).unwrap();
         symlink(outside.path(), dir.path().join("link")).unwrap();
-        empty(dir.path());
+        assert_eq!(empty(dir.path()), [""; 0]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(outside.path().join("keep").exists());
     }

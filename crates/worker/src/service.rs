@@ -15,13 +15,14 @@ use zeroize::Zeroizing;
 
 use crate::args::Args;
 use crate::attempt::{self, Worker};
+use crate::disk::Bounds;
 use crate::forward::Forwarder;
 use crate::gateway::Gateway;
 use crate::paths::Paths;
 use crate::process::{self, Processes};
 use crate::signals::Signals;
 use crate::slot::{Alarm, Slot};
-use crate::{scratch, self_test};
+use crate::{leftovers, scratch, self_test, walls};
 
 /// Held by the worker that serves the slot; it goes with its process.
 const LOCK: &str = ".worker.lock";
@@ -55,6 +56,8 @@ pub(crate) enum Fault {
     Missing(String),
     /// The model's API does not answer.
     Unreachable(String),
+    /// What attempts left can't be removed: another worker, in a container that is new, may go on.
+    Spent(String),
     /// It is not to serve, and every start would end so until somebody does something.
     Unfit(String),
 }
@@ -63,7 +66,7 @@ impl Fault {
     /// Returns the exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Missing(_) => 1,
+            Self::Missing(_) | Self::Spent(_) => 1,
             Self::Unreachable(_) => UNREACHABLE_CODE,
             Self::Unfit(_) => UNFIT_CODE,
         }
@@ -74,6 +77,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(what) => write!(f, "worker: {what}"),
+            Self::Spent(what) => {
+                write!(f, "worker: takes no further attempt in this container: {what}")
+            }
             Self::Unreachable(why) => write!(f, "{UNREACHABLE}{why}"),
             Self::Unfit(why) => write!(f, "{UNFIT}{why}"),
         }
@@ -86,12 +92,12 @@ impl From<String> for Fault {
     }
 }
 
-/// Serves a slot until a signal comes, or for one attempt.
+/// Serves a slot until a signal comes, or for one attempt. `filter` says whether system calls are denied.
 ///
 /// # Errors
 ///
 /// See [`Fault`].
-pub(crate) fn run(args: &Args) -> Result<End, Fault> {
+pub(crate) fn run(args: &Args, filter: &Result<(), String>) -> Result<End, Fault> {
     // The variable stays where the kernel has put it, which only we can read; no child gets it.
     let secret = std::env::var(ReportSecret::VARIABLE).map(Zeroizing::new);
     let secret = secret.ok().and_then(|text| ReportSecret::from_hex(&text)).ok_or_else(|| {
@@ -106,8 +112,13 @@ pub(crate) fn run(args: &Args) -> Result<End, Fault> {
     let processes = Processes::reap().map_err(|e| format!("can't reap processes: {e}"))?;
     let _lock = lock(&paths.results)?;
     clear_away(&paths)?;
+    if !args.no_walls {
+        walls::check(args, &paths, filter)?;
+    }
     way_out.start().map_err(|e| format!("can't begin to carry to the gateway: {e}"))?;
-    let worker = Worker { paths, secret, signals, processes };
+    let disk = Bounds { bytes: args.disk_mib << 20, files: args.files };
+    disk.limit_files().map_err(|e| format!("can't bound the size of files: {e}"))?;
+    let worker = Worker { paths, secret, signals, processes, disk };
     let end = match self_test::run(&worker.paths, args, &worker.signals) {
         Ok(()) => serve(&worker, args.once),
         Err(self_test::Failure::Fault(fault)) => Err(fault),
@@ -120,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<End, Fault> {
 }
 
 fn serve(worker: &Worker, once: bool) -> Result<End, Fault> {
-    let Worker { paths, signals, .. } = worker;
+    let Worker { paths, signals, processes, .. } = worker;
     // First the watch, then the scan: nothing appears in between unseen.
     let alarm = Alarm::watch(&paths.tasks);
     let mut slot = Slot::new(&paths.tasks, &paths.results);
@@ -143,12 +154,18 @@ fn serve(worker: &Worker, once: bool) -> Result<End, Fault> {
             }
         };
         let span = tracing::info_span!("attempt", task = %place.task, attempt = %place.attempt);
+        // Also before it: an attempt may have been interrupted, and somebody may have been in the container since.
+        leftovers::clear(paths, processes).map_err(Fault::Spent)?;
         let end = span.in_scope(|| attempt::run(worker, &place));
-        scratch::empty(&paths.scratch);
+        let mut cleared = leftovers::clear(paths, processes).map_err(Fault::Spent);
         match end {
             attempt::End::Interrupted(signal) => return Ok(End::Signal(signal)),
             attempt::End::Reported => slot.handled(&place),
+            attempt::End::DiskFull => {
+                cleared = Err(Fault::Spent("the attempt passed its bound on disk".to_owned()));
+            }
         }
+        cleared?;
         if once {
             return Ok(End::Once);
         }

@@ -56,8 +56,8 @@ impl Partial {
         let partial = tempfile::Builder::new()
             .prefix(".")
             .suffix(".tmp")
-            // The reader may be another user, in a container; the default of 0600 would lock it out.
-            .permissions(Permissions::from_mode(0o644))
+            // As any other program makes its files: who else may read them, the user's umask says.
+            .permissions(Permissions::from_mode(0o666))
             .tempfile_in(dir)?;
         Ok(Self(partial))
     }

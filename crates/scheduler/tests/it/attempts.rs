@@ -230,6 +230,17 @@ fn attempt_out_of_memory_is_made_once_more() {
 }
 
 #[test]
+fn attempt_that_filled_the_disk_is_made_once_more_and_told_so() {
+    let mut rig = one();
+    rig.fail("a", FailureKind::Disk);
+    assert_eq!(rig.entry("a").counted_failures, 1);
+    assert_eq!(rig.entry("a").feedback, ["it was disk"]);
+    rig.fail("a", FailureKind::Disk);
+
+    assert_eq!(rig.status("a"), Some(Status::Failed));
+}
+
+#[test]
 fn report_that_nobody_asked_for_counts_as_a_lost_worker() {
     let mut rig = one();
     let report = TaskResult { status: Status::Cancelled, ..rig.report("a") };

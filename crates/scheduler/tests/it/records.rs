@@ -19,6 +19,7 @@ struct Record {
     lost: u32,
     limited: u32,
     ooms: u32,
+    disks: u32,
     rejected: BTreeSet<Attempt>,
     cancelled: bool,
     not_before: Time,
@@ -320,6 +321,7 @@ impl Records {
             record.limited = if error.kind.passes() { record.limited + 1 } else { 0 };
         }
         record.ooms += u32::from(error.kind == FailureKind::Oom);
+        record.disks += u32::from(error.kind == FailureKind::Disk);
         use FailureKind::*;
         let (counts, again) = match error.kind {
             _ if self.unfit && record.live == self.gone && record.kill_at.is_none() => {
@@ -331,6 +333,7 @@ impl Records {
             RateLimited | Overloaded | Unreachable => (false, true),
             WorkerLost => (false, record.lost < self.config.max_lost),
             Oom => (true, record.counted <= retries && record.ooms == 1),
+            Disk => (true, record.counted <= retries && record.disks == 1),
             BadOutput if rejected => (true, record.rejected.len() < 2),
             Refused | Invalid | Dependency => (true, false),
             _ => (true, record.counted <= retries),

@@ -415,6 +415,7 @@ impl World {
             Network,
             Server,
             Oom,
+            Disk,
             Timeout,
             IdleTimeout,
             BadOutput,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use gateway::{PriceSetting, Usd};
-use protocol::{Limits, checked};
+use protocol::{Limits, Wall, checked};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) rehearsal: Option<bool>,
     pub(super) scenario: Option<String>,
     pub(super) base_url: Option<String>,
+    pub(super) r#unsafe: Option<Vec<Wall>>,
     pub(super) image: Option<String>,
     pub(super) claude: Option<String>,
     pub(super) worker: Option<String>,

@@ -4,6 +4,8 @@ use std::fmt::Display;
 
 use protocol::Limits;
 
+use crate::walls;
+
 use super::{Config, KeySource, Origin, Setting};
 
 /// A setting: its name, its value, where that comes from.
@@ -41,6 +43,10 @@ impl Config {
         rows.extend([
             row("gateway", &self.gateway, |value| format!("{value:?}").to_lowercase()),
             row("stagger", &self.stagger, bool::to_string),
+            row("unsafe", &self.accepted, |walls| match walls.as_slice() {
+                [] => NONE.to_owned(),
+                walls => walls::names(walls),
+            }),
             row("image", &self.image, Clone::clone),
             row("claude", &self.claude, text),
             row("worker", &self.worker, text),

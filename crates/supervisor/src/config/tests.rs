@@ -491,6 +491,7 @@ fn every_setting_is_shown_with_its_value_and_its_origin() {
     keys.workers.marie.file = the file `/run/secrets/marie` [supervisor.toml]
     gateway = tcp [supervisor.toml]
     stagger = true [built in]
+    unsafe = (none) [built in]
     image = supervisor-worker:2.1.327 [built in]
     claude = (none) [built in]
     worker = (none) [built in]

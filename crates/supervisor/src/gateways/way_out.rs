@@ -1,9 +1,9 @@
 //! The open way out of a replica: by a socket, or by a port.
 
 use std::error::Error;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use gateway::{
@@ -56,6 +56,9 @@ impl WayOut {
         }
         let door = Door { address: listener.address(), secret: shown };
         atomic_file::replace(&file, &serde_json::to_vec(&door)?, Durability::Volatile)?;
+        // Whatever the umask says: the reader is another user, and the folder above is ours alone.
+        fs::set_permissions(folder, Permissions::from_mode(DIR_MODE))?;
+        fs::set_permissions(&file, Permissions::from_mode(0o644))?;
         Ok(Self::Port { listener, file })
     }
 

@@ -39,7 +39,7 @@ fn unfit(replica: &ReplicaId, exit: &Exit) -> Option<TaskError> {
     let why = last_words(exit, UNFIT_CODE, UNFIT)?;
     let error = TaskError::new(FailureKind::WorkerLost, format!("{replica} does not serve: {why}"));
     Some(error.with_hint(
-        "An agent that could reach more than its gateway, or nothing at all, is not started: see \
+        "No agent is started where a wall does not hold, or where it could reach nothing at all: see \
          what the container engine does to its containers.",
     ))
 }

@@ -228,6 +228,7 @@ pub fn spec() -> ReplicaSpec {
         user: Owner { uid: 1, gid: 1 },
         asks_model: true,
         container: protocol::ContainerMode::Resident,
+        accepted: Vec::new(),
     }
 }
 

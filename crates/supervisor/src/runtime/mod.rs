@@ -19,7 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway::RequestPolicy;
 use protocol::{
-    Auth, ContainerMode, HostRule, ReplicaId, ReportSecret, Resources, WorkerId, WorkspaceMode,
+    Auth, ContainerMode, HostRule, ReplicaId, ReportSecret, Resources, Wall, WorkerId,
+    WorkspaceMode,
 };
 use thiserror::Error;
 
@@ -68,6 +69,8 @@ pub struct ReplicaSpec {
     pub user: Owner,
     /// How long it serves. Not the runtime's business.
     pub container: ContainerMode,
+    /// Walls and limits that a container may lack. Without any other it takes no attempt.
+    pub accepted: Vec<Wall>,
 }
 
 /// A task's own check of what an attempt left: where it runs, and what it is given. It runs in the same image and behind
@@ -84,6 +87,12 @@ pub struct CheckSpec {
 
 /// How long a check may take until it counts as stuck: its own 60 seconds, and what an engine under load adds.
 pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Returns the options with the bounds that the worker itself keeps.
+fn bounds(spec: &ReplicaSpec) -> [String; 4] {
+    let Resources { disk_mib, files, .. } = spec.resources;
+    ["--disk-mib".to_owned(), disk_mib.to_string(), "--files".to_owned(), files.to_string()]
+}
 
 /// The name of the gateway's socket in its folder.
 pub const GATEWAY_SOCKET: &str = "gateway.sock";
@@ -338,6 +347,11 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// See [`RuntimeError`].
     async fn door(&self) -> Result<Option<IpAddr>, RuntimeError> {
         Ok(None)
+    }
+
+    /// Returns the limits of which it is known that no replica has them, in spite of being asked for.
+    fn unkept(&self) -> Vec<Wall> {
+        Vec::new()
     }
 
     /// Removes what was made for all replicas, when there is none any more.

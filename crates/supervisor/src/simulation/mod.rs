@@ -279,6 +279,7 @@ async fn daemon(installation: &Installation) -> End {
             user: Owner { uid: 1, gid: 1 },
             hand_over: false,
             walls: with(|world| world.workload.walls),
+            accepted: Vec::new(),
         },
         surroundings: Surroundings {
             runtime: Arc::new(SimulatedEngine),

@@ -1,9 +1,7 @@
 //! Taking in what a worker left: its result and its artifacts, or why they are refused.
 
 use std::fmt;
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use protocol::atomic_file;
@@ -149,7 +147,6 @@ impl Slot {
             let mut copy = fs::File::create(&target)?;
             // The file may grow while it is read; what was counted is what is taken.
             io::copy(&mut io::Read::take(source, len), &mut copy)?;
-            copy.set_permissions(Permissions::from_mode(0o644))?;
             mutant!(ArtifactNotSynced, copy.sync_all()?, ());
             paths.push(file.path);
         }

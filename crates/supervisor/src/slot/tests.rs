@@ -128,6 +128,11 @@ fn what_a_worker_piles_up_is_cleared_in_bounded_steps_and_the_next_attempts_name
     fs::File::create(slot.results().join("next.2/artifacts/planted")).unwrap();
     fs::File::create(slot.results().join("next.2.json")).unwrap();
     let next = ("next".parse().unwrap(), Attempt::new(2).unwrap());
+    // Hidden, it is no less a stranger's; two names are the worker's own.
+    fs::create_dir_all(slot.results().join(".mine/x")).unwrap();
+    fs::File::create(slot.results().join(".x.tmp")).unwrap();
+    fs::File::create(slot.results().join(WORKER_LOCK)).unwrap();
+    fs::File::create(slot.results().join(SELF_TEST_FILE)).unwrap();
     let before = names_in(&slot.results()).len();
     slot.clear_strangers((&next.0, next.1), false).unwrap();
     let after = names_in(&slot.results());
@@ -136,13 +141,13 @@ fn what_a_worker_piles_up_is_cleared_in_bounded_steps_and_the_next_attempts_name
     for _ in 0..=100 {
         slot.clear_strangers((&next.0, next.1), false).unwrap();
     }
-    assert_eq!(names_in(&slot.results()), [""; 0]);
+    assert_eq!(names_in(&slot.results()), [SELF_TEST_FILE, WORKER_LOCK]);
 
     // What is there already is the attempt's own.
     fs::create_dir(slot.tasks().join("next.2")).unwrap();
     fs::create_dir(slot.results().join("next.2")).unwrap();
     slot.clear_strangers((&next.0, next.1), true).unwrap();
-    assert_eq!(names_in(&slot.results()), ["next.2"]);
+    assert_eq!(names_in(&slot.results()), [SELF_TEST_FILE, WORKER_LOCK, "next.2"]);
     assert_eq!(names_in(&slot.tasks()), ["next.2"]);
 }
 

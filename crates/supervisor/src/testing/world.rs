@@ -154,6 +154,7 @@ impl World {
                 user,
                 hand_over: false,
                 walls: true,
+                accepted: Vec::new(),
             },
             workers: workers::load_all(installation).unwrap(),
             engine,

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
 
 mod bad_input;
+mod bounds;
 mod budgets;
 mod cache;
 mod contents;

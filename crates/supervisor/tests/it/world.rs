@@ -42,6 +42,8 @@ pub(crate) struct World {
     dir: TempDir,
     /// The names that the daemon knows, in place of `/etc/hosts`.
     hosts: Option<PathBuf>,
+    /// The umask of the daemon, if it is not ours.
+    umask: Option<String>,
     daemon: Option<Child>,
     _janitor: Janitor,
 }
@@ -122,6 +124,7 @@ impl World {
             address: None,
             engine: None,
             hosts: None,
+            umask: None,
             daemon: None,
             _janitor: janitor,
         };
@@ -167,6 +170,9 @@ impl World {
             None => self.command(),
             Some(hosts) => self.command_with_hosts(hosts),
         };
+        if let Some(umask) = &self.umask {
+            command = with_umask(&command, umask);
+        }
         command
             .args(["-v", "up"])
             .stdin(Stdio::null())
@@ -206,6 +212,11 @@ impl World {
             command.envs(value.map(|value| (name, value)));
         }
         command
+    }
+
+    /// Has the daemon run under that umask, from its next start on.
+    pub(crate) fn set_umask(&mut self, umask: &str) {
+        self.umask = Some(umask.to_owned());
     }
 
     /// Has the daemon find its container engine there.
@@ -521,7 +532,7 @@ pub(crate) fn skip<T>(test: &str, why: &str) -> Option<T> {
     None
 }
 
-fn image() -> String {
+pub(crate) fn image() -> String {
     format!("supervisor-worker:{CLI_VERSION}")
 }
 
@@ -533,6 +544,18 @@ fn has_image(test: &str) -> Option<()> {
         Ok(_) => skip(test, &format!("no container engine with the image {image}")),
         Err(error) => skip(test, &format!("no docker command: {error}")),
     }
+}
+
+/// Returns the same command, which sets its umask first.
+fn with_umask(inner: &Command, umask: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask \"$0\" && exec \"$@\"", umask]).arg(inner.get_program());
+    command.env_clear();
+    for (name, value) in inner.get_envs() {
+        command.envs(value.map(|value| (name, value)));
+    }
+    command.current_dir(inner.get_current_dir().unwrap_or(Path::new("/")));
+    command
 }
 
 fn copy_tree(from: &Path, to: &Path) {

@@ -349,3 +349,49 @@ fn worker_without_a_slot_says_what_is_missing() {
         "{log}"
     );
 }
+
+/// Each of them is seen within seconds, whatever the program does then.
+#[test]
+fn program_that_fills_the_disk_is_stopped_and_the_worker_takes_no_further_attempt() {
+    for (script, what) in [
+        ("head -c 3145728 /dev/zero > $SUPERVISOR_ARTIFACTS/x; sleep 60", "more than 2 MiB"),
+        (
+            "cd $SUPERVISOR_ARTIFACTS; head -c 3145728 /dev/zero > x; exec 3< x; rm x; sleep 60",
+            "more than 2 MiB",
+        ),
+        (
+            "mkdir $SUPERVISOR_SLOT/mine; cd $SUPERVISOR_SLOT/mine; for n in $(seq 90); do > $n; done; sleep 60",
+            "more than 64 files and folders",
+        ),
+    ] {
+        let slot = Slot::new();
+        slot.put(&slot.script(script));
+        let mut second = slot.script("echo done");
+        second["attempt"] = json!(2);
+        let mut worker = slot.worker(&["--disk-mib", "2", "--files", "64"]);
+        let began = Instant::now();
+        let result = slot.result("t.1");
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert_eq!(kind(&result), FailureKind::Disk);
+        assert!(result.error.unwrap().message.contains(what), "{script}");
+        assert_eq!(worker.wait().code(), Some(1));
+        slot.put(&second);
+        let mut worker = slot.worker(&["--disk-mib", "2", "--files", "64", "--once"]);
+        // What is there already is no fault of the next.
+        assert_eq!(slot.result("t.2").status, Status::Complete);
+        worker.wait();
+    }
+}
+
+#[test]
+fn no_file_may_be_larger_than_all_of_an_attempt() {
+    let slot = Slot::new();
+    let script = "cd $SUPERVISOR_ARTIFACTS; truncate -s 536870912 x && exec truncate -s +1 x";
+    let result = slot.run(&slot.script(script));
+    assert_eq!(result.error, None, "the default is larger");
+    let slot = Slot::new();
+    slot.put(&slot.script(script));
+    let _worker = slot.worker(&["--disk-mib", "2"]);
+    let result = slot.result("t.1");
+    assert_eq!(kind(&result), FailureKind::Disk, "{result:?}");
+}

@@ -9,4 +9,5 @@ mod claude;
 mod command;
 mod egress;
 mod messages;
+mod seccomp;
 mod slot;

@@ -204,6 +204,8 @@ pub trait MetadataExt {
     fn dev(&self) -> u64;
     /// Its number.
     fn ino(&self) -> u64;
+    /// What it is, and who may do what with it.
+    fn mode(&self) -> u32;
     /// When it changed, in seconds.
     fn mtime(&self) -> i64;
     /// The rest of that, in nanoseconds.
@@ -217,6 +219,10 @@ impl MetadataExt for Metadata {
 
     fn ino(&self) -> u64 {
         self.ino
+    }
+
+    fn mode(&self) -> u32 {
+        0o100_644
     }
 
     fn mtime(&self) -> i64 {

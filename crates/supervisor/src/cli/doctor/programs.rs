@@ -15,7 +15,7 @@ use crate::install::Installation;
 use crate::programs;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::{Runtime, RuntimeError};
-use crate::workers;
+use crate::{walls, workers};
 
 /// How long the CLI may take to say its version. It reads 350 MiB from disk the first time.
 const VERSION_LIMIT: Duration = Duration::from_secs(30);
@@ -90,6 +90,13 @@ pub(super) async fn check_engine(
     };
     let error = match connected {
         Ok(runtime) => match runtime.check(images).await {
+            Ok(()) if !runtime.unkept().is_empty() => {
+                let unkept = runtime.unkept();
+                let message =
+                    format!("{} does not keep: {}", runtime.endpoint(), walls::names(&unkept));
+                let cures: Vec<_> = unkept.iter().map(|wall| wall.cure()).collect();
+                return Finding::note(CHECK, message, cures.join("\n"));
+            }
             Ok(()) => {
                 let images = images.join(", ");
                 return Finding::ok(CHECK, format!("{} has {images}", runtime.endpoint()));

@@ -15,7 +15,7 @@ use protocol::{DOOR_FILE, ReportSecret, WorkspaceMode};
 use serde_json::json;
 
 use super::engine::Engine;
-use crate::runtime::{CheckSpec, ReplicaSpec, RuntimeError, fingerprint};
+use crate::runtime::{CheckSpec, ReplicaSpec, RuntimeError, bounds, fingerprint};
 
 /// The label with the installation. What does not have ours is not ours.
 pub(super) const INSTALLATION: &str = "supervisor.installation";
@@ -71,6 +71,8 @@ pub(super) fn describe(
     if spec.login.is_some() {
         command.extend(["--login".to_owned(), LOGIN_DIR.to_owned()]);
     }
+    command.extend(bounds(spec));
+    command.extend(expectations(spec, engine));
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         hostname: Some(spec.replica.to_string()),
@@ -121,11 +123,33 @@ pub(super) fn describe_check(check: &CheckSpec, engine: &Engine) -> ContainerCre
     }
 }
 
+/// Returns how many processors a container may use: no engine gives more than it has.
+fn cpus(spec: &ReplicaSpec, engine: &Engine) -> f64 {
+    engine.cpus.map_or(spec.resources.cpus, |most| spec.resources.cpus.min(f64::from(most)))
+}
+
+/// Returns the options by which the worker finds out whether it got what was asked for.
+fn expectations(spec: &ReplicaSpec, engine: &Engine) -> Vec<String> {
+    let mut options = vec![
+        format!("--memory-mib={}", spec.resources.memory_mib),
+        format!("--pids={}", spec.resources.pids),
+        format!("--cpus={}", cpus(spec, engine)),
+    ];
+    if spec.workspace_mode == WorkspaceMode::Shared {
+        options.push("--shared-workspace".to_owned());
+    }
+    if !spec.accepted.is_empty() {
+        let names: Vec<_> = spec.accepted.iter().map(|wall| wall.as_str()).collect();
+        options.push(format!("--unsafe={}", names.join(",")));
+    }
+    options
+}
+
 /// What keeps an agent from its neighbours and its host.
 fn walls(spec: &ReplicaSpec, engine: &Engine, network: Option<&str>) -> HostConfig {
     let resources = spec.resources;
     let memory = i64::from(resources.memory_mib) * MIB;
-    let cpus = engine.cpus.map_or(resources.cpus, |most| resources.cpus.min(f64::from(most)));
+    let cpus = cpus(spec, engine);
     HostConfig {
         network_mode: Some(network.unwrap_or("none").to_owned()),
         // An engine's own name server asks this one what it does not know, some of them from outside of
@@ -142,6 +166,7 @@ fn walls(spec: &ReplicaSpec, engine: &Engine, network: Option<&str>) -> HostConf
             "/tmp".to_owned(),
             format!("rw,exec,nosuid,nodev,mode=1777,size={}m", resources.tmp_mib),
         )])),
+        shm_size: Some(i64::from(resources.shm_mib) * MIB),
         memory: Some(memory),
         // Memory and swap together: so there is no swap.
         memory_swap: Some(memory),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerSummary, SystemInfo};
 use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptions, ListContainersOptionsBuilder,
     LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
+use protocol::Wall;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -46,6 +47,8 @@ pub(super) struct Engine {
     pub(super) podman: bool,
     /// Whether it is run by an ordinary user, in a user namespace.
     pub(super) rootless: bool,
+    /// The limits that it says it does not keep.
+    pub(super) unkept: Vec<Wall>,
 }
 
 impl Engine {
@@ -64,6 +67,7 @@ impl Engine {
             parts.iter().any(|part| part.name.to_ascii_lowercase().contains("podman"))
         });
         let info = docker.info().await.map_err(failed)?;
+        let unkept = unkept(&info);
         let rootless = info.security_options.is_some_and(|options| {
             options.iter().any(|option| option.split(',').any(|part| part == "name=rootless"))
         });
@@ -73,6 +77,7 @@ impl Engine {
             cpus: info.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).filter(|&cpus| cpus > 0),
             podman,
             rootless,
+            unkept,
         })
     }
 
@@ -209,5 +214,39 @@ impl Engine {
             output::tail_of(&text, most)
         };
         timeout(OUTPUT_TIMEOUT, read).await.unwrap_or_default()
+    }
+}
+
+/// Returns the limits that an engine says it can't keep: a kernel, or a user's part of one, without the controller. What
+/// it says nothing of may well be kept.
+fn unkept(info: &SystemInfo) -> Vec<Wall> {
+    let has_memory = info.memory_limit != Some(false);
+    let says = [
+        (Wall::Memory, Some(has_memory)),
+        // Without a limit on memory there is none with swap either; the cure is the other's.
+        (Wall::Swap, info.swap_limit.filter(|_| has_memory)),
+        (Wall::Pids, info.pids_limit),
+        (Wall::Cpus, info.cpu_cfs_quota),
+    ];
+    says.into_iter().filter(|(_, keeps)| *keeps == Some(false)).map(|(wall, _)| wall).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_an_engine_does_not_keep_are_those_that_it_says_it_does_not() {
+        assert_eq!(unkept(&SystemInfo::default()), []);
+        let none = SystemInfo {
+            memory_limit: Some(false),
+            swap_limit: Some(false),
+            pids_limit: Some(false),
+            cpu_cfs_quota: Some(false),
+            ..SystemInfo::default()
+        };
+        assert_eq!(unkept(&none), [Wall::Memory, Wall::Pids, Wall::Cpus]);
+        let swap = SystemInfo { memory_limit: Some(true), swap_limit: Some(false), ..none };
+        assert_eq!(unkept(&swap), [Wall::Swap, Wall::Pids, Wall::Cpus]);
     }
 }

@@ -22,7 +22,7 @@ use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, ContainerSummaryStateEnum};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptionsBuilder};
 use futures_util::StreamExt;
-use protocol::ReplicaId;
+use protocol::{ReplicaId, Wall};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -359,6 +359,10 @@ impl Runtime for DockerRuntime {
             return Ok(None);
         }
         network::make(&self.engine, &self.network(), &self.installation).await.map(Some)
+    }
+
+    fn unkept(&self) -> Vec<Wall> {
+        self.engine.unkept.clone()
     }
 
     async fn clear_away(&self) -> Result<(), RuntimeError> {

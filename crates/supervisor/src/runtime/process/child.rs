@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::family::{MARKER, Process};
-use crate::runtime::{CheckSpec, GATEWAY_SOCKET, ReplicaSpec};
+use crate::runtime::{CheckSpec, GATEWAY_SOCKET, ReplicaSpec, bounds};
 
 /// What a worker inherits of the supervisor's environment. No more: there are keys in it.
 const INHERITED: [&str; 3] = ["PATH", "LANG", "TZ"];
@@ -84,6 +84,7 @@ pub(super) fn arguments(spec: &ReplicaSpec) -> Vec<OsString> {
         .flatten()
         .chain(["--no-walls".into()])
         .chain((!spec.asks_model).then(|| "--no-model".into()))
+        .chain(bounds(spec).into_iter().map(OsString::from))
         .collect()
 }
 
