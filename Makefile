@@ -20,6 +20,7 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 SUPERVISOR = $(TARGET_DIR)/release/supervisor
 WORKER = $(TARGET_DIR)/$(HOST)/release/worker
+HOSTILE = $(TARGET_DIR)/$(HOST)/release/hostile
 TOOLS := $(CURDIR)/.cache/tools
 SCRIPTS := compose/fetch-cli compose/base-image compose/image compose/service-image .ci/run
 DENY_VERSION := 0.20.2
@@ -47,12 +48,12 @@ down: ## Stop the daemon and its containers; the next `make up` resumes what was
 	"$$supervisor" down
 
 .PHONY: test
-test: worker ## Run all tests; say what was skipped and why (REQUIRE_DOCKER=1: fail instead)
+test: worker hostile ## Run all tests; say what was skipped and why (REQUIRE_DOCKER=1: fail instead)
 	@skips='$(TARGET_DIR)/test-skips'; : >"$$skips"; failed=0; \
 	if [ '$(REQUIRE_DOCKER)' = 1 ]; then export REQUIRE_DOCKER=1; compose/fetch-cli; compose/image; \
 	else unset REQUIRE_DOCKER; compose/image --if-engine && compose/fetch-cli || echo "==> going on without: tests that need it are skipped"; fi; \
 	cli=$$(compose/fetch-cli --path); [ ! -x "$$cli" ] || export SUPERVISOR_CLAUDE="$${SUPERVISOR_CLAUDE:-$$cli}"; \
-	export TEST_SKIPS="$$skips" SUPERVISOR_WORKER='$(WORKER)'; \
+	export TEST_SKIPS="$$skips" SUPERVISOR_WORKER='$(WORKER)' SUPERVISOR_HOSTILE='$(HOSTILE)'; \
 	echo "==> documentation tests"; $(CARGO) test --workspace --doc --quiet || failed=$$?; \
 	echo "==> tests"; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --workspace $(NEXTEST_ARGS) || failed=$$?; \
@@ -61,6 +62,18 @@ test: worker ## Run all tests; say what was skipped and why (REQUIRE_DOCKER=1: f
 	if [ -s "$$skips" ]; then echo "==> skipped:"; sort -u "$$skips"; \
 	  if [ '$(REQUIRE_DOCKER)' = 1 ]; then echo "==> REQUIRE_DOCKER=1: a skip is a failure"; failed=$${failed/#0/1}; fi; \
 	else echo "==> nothing was skipped"; fi; \
+	exit $$failed
+
+.PHONY: attack
+attack: worker hostile image ## Have a hostile agent try every wall of its container (docs/walls.md), and count which held
+	@compose/fetch-cli; rows='$(TARGET_DIR)/attack-rows'; : >"$$rows"; failed=0; \
+	export REQUIRE_DOCKER=1 ATTACK_ROWS="$$rows" SUPERVISOR_WORKER='$(WORKER)' SUPERVISOR_HOSTILE='$(HOSTILE)'; \
+	export SUPERVISOR_CLAUDE="$${SUPERVISOR_CLAUDE:-$$(compose/fetch-cli --path)}"; \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run --package supervisor -E 'test(/^attack::/) | binary(walls)' $(NEXTEST_ARGS) || failed=$$?; \
+	else $(CARGO) test --package supervisor --test walls && $(CARGO) test --package supervisor --test it attack:: || failed=$$?; fi; \
+	sed -n 's/^did not hold/==> did not hold/p' "$$rows"; \
+	echo "==> $$(grep -c '^held' "$$rows" || true) walls held, $$(grep -c '^did not hold' "$$rows" || true) did not"; \
 	exit $$failed
 
 .PHONY: image
@@ -167,6 +180,12 @@ worker: cargo
 	  echo "  cure: build on Linux (a virtual machine will do)" >&2; exit 1;; esac
 	@echo "==> build: worker (static)"
 	@RUSTFLAGS="$${RUSTFLAGS:-} -C target-feature=+crt-static" $(CARGO) build --release --package worker --target '$(HOST)'
+
+# As static as the worker, and for the same reason: it is an agent of the tests, in any image.
+.PHONY: hostile
+hostile: cargo
+	@echo "==> build: hostile (static)"
+	@RUSTFLAGS="$${RUSTFLAGS:-} -C target-feature=+crt-static" $(CARGO) build --release --package hostile --target '$(HOST)'
 
 # A new file under a temporary name, then a rename: a running daemon keeps the file that it started from.
 .PHONY: install

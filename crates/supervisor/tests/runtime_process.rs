@@ -202,14 +202,14 @@ async fn worker_outlives_the_daemon_and_knows_none_of_its_secrets() {
     assert_eq!(pids.len(), 1);
     let session = getsid(Pid::from_raw(pids[0])).unwrap();
     assert_eq!(session.as_raw_nonzero().get(), pids[0], "it has its own session");
-    let mut names: Vec<String> = lines(spec.results.join("env"), 4)
+    let mut names: Vec<String> = lines(spec.results.join("env"), 5)
         .await
         .iter()
         .map(|line| line.split('=').next().unwrap().to_owned())
         .filter(|name| !["PWD", "SHLVL", "_", "LANG", "TZ"].contains(&name.as_str()))
         .collect();
     names.sort();
-    assert_eq!(names, ["HOME", "PATH", "SUPERVISOR_REPLICA"]);
+    assert_eq!(names, ["HOME", "PATH", "SUPERVISOR_REPLICA", "SUPERVISOR_REPORT_SECRET"]);
 
     let (exit, stopped) =
         tokio::join!(world.wait(&spec.replica), world.runtime.stop(&spec.replica, PATIENCE));

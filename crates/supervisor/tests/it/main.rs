@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it is wrong")]
 
+mod attack;
 mod bad_input;
 mod bounds;
 mod budgets;
