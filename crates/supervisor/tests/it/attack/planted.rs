@@ -141,15 +141,21 @@ fn without_numbers(text: &str) -> String {
         rest = &more[step..];
     }
     let out = out.replace("reader-1", "reader-N").replace("reader-2", "reader-N");
-    // The CLI names a socket by the number of its process.
-    let mut parts = out.split("/cc-socks/");
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        out.push_str("/cc-socks/N");
-        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
-    }
+    // The CLI tells its commands the number of its process, and names a socket by it.
+    let out = without_digits_after(&without_digits_after(&out, "/cc-socks/"), "CLAUDE_PID=");
     let lines = out.lines().filter(|line| !is_drawn(line));
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Replaces the number that follows each of these marks.
+fn without_digits_after(text: &str, mark: &str) -> String {
+    let parts = text.split(mark).map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let mut parts = parts.collect::<Vec<_>>();
+    // What comes before the first mark stays as it is.
+    if let (Some(first), Some(whole)) = (parts.first_mut(), text.split(mark).next()) {
+        *first = whole;
+    }
+    parts.join(&format!("{mark}N"))
 }
 
 /// Returns whether a header says what is another in each run: the port of the API, and how long the ids make a body.
