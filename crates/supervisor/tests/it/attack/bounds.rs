@@ -70,6 +70,9 @@ fn clean(attack: &mut Attack, row: &str) {
         let saw = format!("{} MiB and {files} files stay in the worker's folder", bytes >> 20);
         attack.verdicts.say(row, false, &saw);
     }
+    if !attack.verdicts.holds(row) {
+        attack.mend("mallory");
+    }
 }
 
 fn size(folder: &Path) -> (u64, u64) {
