@@ -100,6 +100,8 @@ fn programs() -> Result<[BpfProgram; 3], seccompiler::BackendError> {
         namespaces.push(rule([(SeccompCmpOp::MaskedEq(bits(kind)), kind)])?);
     }
     denied.insert(libc::SYS_clone, namespaces);
+    // The kernel lets the same user change the limits of process 1, dumpable or not.
+    denied.insert(libc::SYS_prlimit64, vec![rule([(SeccompCmpOp::Eq, 1)])?]);
     // What `clone3` is to do lies in memory, where no filter looks. Where it is missing, libraries use `clone`.
     let missing = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok([filter(denied, libc::EPERM)?, filter(missing, libc::ENOSYS)?, without_x32()])

@@ -1,7 +1,7 @@
 //! The worker's life: one attempt after the other.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::thread;
@@ -174,6 +174,10 @@ fn serve(worker: &Worker, once: bool) -> Result<End, Fault> {
 
 fn lock(results: &Path) -> Result<File, String> {
     let path = results.join(LOCK);
+    // An agent of before may have put a pipe there, which would be waited for, or a link.
+    if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+        scratch::remove(&path).map_err(|e| format!("can't remove {}: {e}", path.display()))?;
+    }
     let file = OpenOptions::new()
         .create(true)
         .append(true)

@@ -63,7 +63,7 @@ fn world_is_as_bad_as_it_claims() {
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
     let mut config = config();
     config.workers.entry(worker("fabien")).and_modify(|limits| limits.per_task = true);
-    for seed in 0..60 {
+    for seed in 0..120 {
         let mut world = World::new(config.clone(), seed);
         world.play();
         for run in world.scheduler.runs() {

@@ -88,7 +88,7 @@ fn ten_tasks_over_three_workers_all_complete(world: World) {
     }
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
     assert_eq!(world.ended(&ids), [TaskStatus::Complete; 10]);
-    // Two replicas for each: more containers than that would be a limit passed.
+    // Two attempts at once for each, and as many containers that wait or are replaced: more would be a limit passed.
     let replicas: BTreeSet<String> = text(&world.expect(0, &["events", "adhoc", "--json"]).stdout)
         .lines()
         .filter_map(|line| {
@@ -96,7 +96,7 @@ fn ten_tasks_over_three_workers_all_complete(world: World) {
             Some(event.get("replica")?.as_str()?.to_owned())
         })
         .collect();
-    assert!(replicas.len() <= 6, "{replicas:?}");
+    assert!(replicas.len() <= 12, "{replicas:?}");
 }
 
 fn a_request_becomes_a_plan_a_diamond_and_an_answer(world: World) {
