@@ -157,7 +157,7 @@ fn docker_worker_that_lacks_what_was_asked_for_takes_no_attempt_and_says_what_it
     };
     let start = |case: &str, without: &str, with: &[&str], unsafe_: &str| {
         let name = world.container(case);
-        let mounts = ["results", "config"].map(|folder| {
+        let mounts = ["results"].map(|folder| {
             format!("--mount=type=bind,src={},dst=/{folder}", slot(&format!("{case}/{folder}")))
         });
         let read_only = ["tasks", "workspace"].map(|folder| {
@@ -187,7 +187,8 @@ fn docker_worker_that_lacks_what_was_asked_for_takes_no_attempt_and_says_what_it
         let named = format!("--name={name}");
         let image = image();
         let limits = ["--memory-mib=64", "--pids=32", "--cpus=1", "--no-model"];
-        args.extend([named.as_str(), image.as_str()]);
+        let secret = format!("--env=SUPERVISOR_REPORT_SECRET={}", "7".repeat(64));
+        args.extend([named.as_str(), secret.as_str(), image.as_str()]);
         args.extend(limits);
         let accepted = format!("--unsafe={unsafe_}");
         args.extend((!unsafe_.is_empty()).then_some(accepted.as_str()));

@@ -120,7 +120,7 @@ fn make_spy(world: &World, egress: &[&str]) {
         "workspaces/spy/worker.toml",
         &format!(
             "description = \"Looks around.\"\ncommand = [\"bash\", \"/workspace/look.sh\"]\n\
-             egress = {egress:?}\n"
+             container = \"resident\"\negress = {egress:?}\n"
         ),
     );
 }

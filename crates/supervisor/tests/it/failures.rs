@@ -125,7 +125,10 @@ fn a_busy_model_is_asked_again(world: World) {
 }
 
 fn an_api_that_is_away_is_waited_for_and_costs_no_retry(world: World) {
-    world.write("workspaces/marie/worker.toml", "description = \"waits\"\nidle_timeout = 3\n");
+    world.write(
+        "workspaces/marie/worker.toml",
+        "description = \"waits\"\nidle_timeout = 3\ncontainer = \"resident\"\n",
+    );
     let mut world = world.start("");
     world.close_api();
     world.add("marie", "early", "Begin without it", &["--retries", "0"]);
