@@ -459,11 +459,7 @@ async fn stop_strangers(
         }
     };
     for found in found {
-        let has_it = |worker: &Worker| {
-            (1..=worker.config.replicas)
-                .any(|n| protocol::ReplicaId::new(&worker.id, n).as_ref() == Ok(&found.replica))
-        };
-        if workers.values().any(has_it) {
+        if workers.values().flat_map(Worker::replicas).any(|replica| replica == found.replica) {
             continue;
         }
         info!(replica = %found.replica, "No worker has this replica any more: stopping it.");

@@ -334,14 +334,7 @@ impl Dispatcher {
     /// Clears away the attempts that were over when the last daemon ended, as it would have: their
     /// transcripts are kept.
     fn clear_leftovers(&mut self) {
-        let replicas: Vec<_> = self
-            .workers
-            .values()
-            .flat_map(|worker| {
-                let numbers = 1..=worker.limits().highest_number();
-                numbers.filter_map(|number| ReplicaId::new(&worker.id, number).ok())
-            })
-            .collect();
+        let replicas: Vec<_> = self.workers.values().flat_map(Worker::replicas).collect();
         for replica in replicas {
             self.write(Unwritten::Cleared(replica));
         }

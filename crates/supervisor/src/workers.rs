@@ -8,7 +8,9 @@ use std::time::Duration;
 use protocol::disk as fs;
 use protocol::disk::Folder;
 use protocol::untrusted::Refusal;
-use protocol::{AgentSpec, Auth, ContainerMode, Driver, WorkerConfig, WorkerId, WorkspaceMode};
+use protocol::{
+    AgentSpec, Auth, ContainerMode, Driver, ReplicaId, WorkerConfig, WorkerId, WorkspaceMode,
+};
 use scheduler::WorkerLimits;
 use serde_json::{Map, Value, json};
 
@@ -105,6 +107,12 @@ impl Worker {
             retries: self.config.retries,
             resumes: self.config.command.is_none(),
         }
+    }
+
+    /// Returns all replicas that the worker may have: those that serve, wait and are replaced.
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> {
+        let numbers = 1..=self.limits().highest_number();
+        numbers.filter_map(|number| ReplicaId::new(&self.id, number).ok())
     }
 
     /// Returns how the worker runs its agent.

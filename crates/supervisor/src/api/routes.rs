@@ -206,9 +206,7 @@ fn view_run(dispatcher: &Dispatcher, id: RunId) -> RunView {
 fn view_workers(dispatcher: &Dispatcher) -> Vec<WorkerView> {
     let scheduler = dispatcher.scheduler();
     let view = |worker: &crate::workers::Worker| {
-        let replicas = (1..=worker.config.replicas)
-            .filter_map(|number| protocol::ReplicaId::new(&worker.id, number).ok());
-        let running = replicas.filter_map(|replica| {
+        let running = worker.replicas().filter_map(|replica| {
             let (task, attempt) = scheduler.attempt_on(&replica)?;
             Some(format!("{replica}: {task}, attempt {attempt}"))
         });

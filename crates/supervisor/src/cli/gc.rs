@@ -113,10 +113,8 @@ async fn containers(
     let mut images = vec![config.image.value.clone()];
     images.extend(workers.values().filter_map(|worker| worker.config.image.clone()));
     // A daemon looks after the containers of its workers itself.
-    let replicas = workers.values().filter(|_| has_daemon).flat_map(|worker| {
-        (1..=worker.config.replicas).filter_map(|n| protocol::ReplicaId::new(&worker.id, n).ok())
-    });
-    let kept = replicas.collect();
+    let kept =
+        workers.values().filter(|_| has_daemon).flat_map(workers::Worker::replicas).collect();
     let found = match DockerRuntime::connect(installation.id()).await {
         Ok(docker) => docker.clear_old(&kept, &images, report.before, report.dry_run).await,
         Err(error) => Err(error),

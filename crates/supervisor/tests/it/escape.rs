@@ -310,6 +310,11 @@ fn docker_container_with_a_network_does_not_serve_and_says_why() {
 fn docker_container_that_has_its_gateway_by_tcp_reaches_nothing_else() {
     const TEST: &str = "docker_container_that_has_its_gateway_by_tcp_reaches_nothing_else";
     let Some(world) = World::of_containers(TEST) else { return };
+    // It is the neighbour that is looked for, and stays.
+    world.write(
+        "workspaces/marie/worker.toml",
+        "description = \"stays\"\ncontainer = \"resident\"\n",
+    );
     let id = world.installation_id();
     let network = format!("supervisor-{id}");
     let networks = || docker(&["network", "ls", "--format", "{{.Name}}"]);

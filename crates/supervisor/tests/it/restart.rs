@@ -106,6 +106,10 @@ fn docker_takes_over_from_processes_and_nothing_runs_twice() {
 fn docker_that_does_not_answer_is_not_taken_for_gone_while_its_containers_live() {
     let test = "docker_that_does_not_answer_is_not_taken_for_gone";
     let Some(world) = World::of_containers(test) else { return };
+    world.write(
+        "workspaces/marie/worker.toml",
+        "description = \"stays\"\ncontainer = \"resident\"\n",
+    );
     let mut world = world.start("");
     world.add("marie", "quick", "Be quick", &[]);
     assert_eq!(world.ended(&["quick"]), [TaskStatus::Complete]);

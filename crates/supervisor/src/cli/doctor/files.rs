@@ -130,7 +130,8 @@ fn writable(folder: &Path) -> io::Result<()> {
 /// Returns how many folders are watched: each worker's drops, and each replica's slot.
 pub(super) fn watched(installation: &Installation) -> u64 {
     let slots = |worker: &WorkerId| {
-        let replicas = workers::load(installation, worker).map_or(1, |w| w.config.replicas);
+        let replicas =
+            workers::load(installation, worker).map_or(1, |w| w.limits().highest_number());
         1 + u64::from(replicas)
     };
     check::workers(installation).iter().map(slots).sum()
