@@ -240,11 +240,11 @@ impl Runtime for ProcessRuntime {
         let replica = &spec.replica;
         let running = Record::read(&self.record_path(replica))
             .filter(|record| record.process().is_some() && record.replica == *replica);
-        if let Some(running) = running.as_ref().filter(|_| busy) {
-            if running.proof == spec.secret.print() {
-                debug!(%replica, pid = running.pid, "Busy worker adopted.");
-                return Ok(());
-            }
+        if let Some(running) = running.as_ref().filter(|_| busy)
+            && running.proof == spec.secret.print()
+        {
+            debug!(%replica, pid = running.pid, "Busy worker adopted.");
+            return Ok(());
         }
         // Before anything is stopped: it may not be possible to start another.
         let fingerprint = self.fingerprint(spec).await?;
