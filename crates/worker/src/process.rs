@@ -16,8 +16,12 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process,
-    kill_process_group, set_child_subreaper, set_dumpable_behavior, wait, waitid,
+    kill_process_group, set_child_subreaper, set_dumpable_behavior, setpriority_process, wait,
+    waitid,
 };
+
+/// The lowest priority ("nice") that the kernel has: a 70th of the share of process 1, which has 0.
+const LOWEST: i32 = 19;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +71,9 @@ impl Processes {
     pub(crate) fn start(&self, command: &mut Command, on_end: OnEnd) -> io::Result<(Child, Pid)> {
         use std::os::unix::process::CommandExt;
         let mut started = self.lock();
-        let child = command.process_group(0).spawn()?;
+        command.process_group(0);
+        let child =
+            if getpid() == Pid::INIT { spawn_behind_us(command)? } else { command.spawn()? };
         let pid = Pid::from_child(&child);
         prefer_to_kill(pid);
         started.insert(pid, on_end);
@@ -140,6 +146,21 @@ impl Processes {
             }
         }
     }
+}
+
+/// Starts a process with the lowest priority, which its descendants inherit and can't raise. Hundreds of processes that
+/// never sleep then leave process 1 enough of the container's processors to end them. A thread inherits its priority
+/// to what it starts and can't raise it again, so a thread of its own starts the process.
+fn spawn_behind_us(command: &mut Command) -> io::Result<Child> {
+    thread::scope(|scope| {
+        let spawn = || {
+            setpriority_process(None, LOWEST)?;
+            command.spawn()
+        };
+        let spawner =
+            thread::Builder::new().name("spawner".to_owned()).spawn_scoped(scope, spawn)?;
+        spawner.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Kills all processes but us, in one step of the kernel. Returns whether there were any.

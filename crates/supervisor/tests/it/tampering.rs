@@ -127,6 +127,10 @@ fn docker_processes_that_multiply_at_the_end_are_gone_before_the_report() {
     let test = "docker_processes_that_multiply_at_the_end_are_gone_before_the_report";
     let Some(world) = World::of_containers(test) else { return };
     shell(&world, "bomber", MULTIPLY);
+    // Enough of them to starve process 1, were it one among equals, and half a processor, so that nobody else starves.
+    let config = std::fs::read_to_string(world.path("workspaces/bomber/worker.toml")).unwrap();
+    let bounds = "[resources]\npids = 256\ncpus = 0.5\n";
+    world.write("workspaces/bomber/worker.toml", &format!("{config}{bounds}"));
     let world = world.start("");
     world.add("bomber", "bomb", "Multiply", &[]);
     world.add("bomber", "innocent", "Count", &["--after", "bomb"]);
