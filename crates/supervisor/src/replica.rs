@@ -108,6 +108,8 @@ impl Keeper {
             full: false,
             attempt: None,
             reported: None,
+            is_cleared: true,
+            is_gone: false,
             tampered: None,
             spent: false,
             holes: Vec::new(),
@@ -202,6 +204,10 @@ struct Work {
     /// The attempt whose result was reported last. It is not taken in again: what was taken in belongs to
     /// the dispatcher by then.
     reported: Option<(TaskId, Attempt)>,
+    /// Whether that one was cleared away: until then the dispatcher takes its artifacts from the slot.
+    is_cleared: bool,
+    /// Whether the replica is known to be gone, and its slot is as it left that.
+    is_gone: bool,
     /// The end of an attempt whose report somebody forged. It is told once the replica is gone: the forger runs in it.
     tampered: Option<TaskResult>,
     /// Whether the worker takes no further attempt: the next one needs another container.
@@ -281,6 +287,7 @@ impl Work {
                 }
                 self.clears.push((run, task, attempt));
                 self.clear_away().await;
+                self.sweep().await;
             }
             Order::Stop => self.stop().await,
         }
@@ -428,6 +435,7 @@ impl Work {
         if self.spec.container == ContainerMode::PerTask && !may_have_it {
             self.renew().await?;
         }
+        self.is_gone = false;
         self.surroundings.runtime.ensure(&self.spec, may_have_it).await?;
         self.ensured = true;
         self.end = Some(self.wait_for_end());
@@ -453,6 +461,20 @@ impl Work {
         self.made = true;
         self.surroundings.inbox.send(Message::SlotMade(replica.clone()));
         Ok(())
+    }
+
+    /// Removes what a replica that is gone has left in its slot: nobody may need the replica again for a long time, and
+    /// until then its leftovers would take room. A failure costs room only: [`Self::renew`] tries again.
+    async fn sweep(&mut self) {
+        let is_over = self.attempt.is_none() && self.is_cleared && self.clears.is_empty();
+        if self.spec.container != ContainerMode::PerTask || !self.is_gone || !is_over {
+            return;
+        }
+        (self.is_gone, self.made) = (false, false);
+        let (slot, scratch) = (Arc::clone(&self.slot), self.spec.scratch.clone());
+        if let Err(error) = blocking(move || slot.remove(&scratch)).await {
+            warn!(%error, "Can't remove what a replica left.");
+        }
     }
 
     /// Tells the gateway on whose account the replica asks the model.
@@ -574,10 +596,12 @@ impl Work {
     async fn clear_away(&mut self) -> bool {
         while let Some((run, task, attempt)) = self.clears.first().cloned() {
             let slot = Arc::clone(&self.slot);
-            if self.write(move || slot.clear(run, &task, attempt)).await.is_none() {
+            let of = task.clone();
+            if self.write(move || slot.clear(run, &of, attempt)).await.is_none() {
                 return false;
             }
             self.clears.remove(0);
+            self.is_cleared |= self.reported == Some((task, attempt));
         }
         true
     }
@@ -632,6 +656,7 @@ impl Work {
                     gateways.complete(&mut report, self.listener.as_ref()).await;
                     self.spent = report.error.as_ref().is_some_and(|e| e.kind == FailureKind::Disk);
                     self.reported = self.attempt.take().map(|a| (a.task.clone(), a.attempt));
+                    self.is_cleared = false;
                     self.assign_gateway();
                     if report.error.as_ref().is_some_and(|e| e.kind == FailureKind::Tampered) {
                         warn!(task = %report.task_id, attempt = report.attempt, "A report was forged.");
@@ -733,7 +758,9 @@ impl Work {
     async fn ended(&mut self, exit: Exit) {
         if self.spent && self.attempt.is_none() {
             // It was to end, and no attempt ends with it.
-            self.remove().await;
+            if self.remove().await {
+                self.sweep().await;
+            }
             return;
         }
         let (error, pause) = end::judge(&self.spec.replica, &exit);
@@ -779,6 +806,7 @@ impl Work {
             None => None,
         };
         self.assign_gateway();
+        self.sweep().await;
         self.ends += 1;
         let (replica, used) = (self.spec.replica.clone(), used.unwrap_or_default());
         self.tell(Input::ReplicaGone { replica, used, error, pause });
@@ -802,6 +830,7 @@ impl Work {
             self.look().await;
         }
         (self.ensured, self.end, self.spent) = (false, None, false);
+        self.is_gone = true;
         true
     }
 
