@@ -13,6 +13,7 @@ pub(crate) fn run(rows: &mut Rows) {
     memory(rows);
     proc(rows);
     limits(rows);
+    processors(rows);
     sockets(rows);
     signals(rows);
 }
@@ -125,6 +126,26 @@ fn limits(rows: &mut Rows) {
         call_with(libc::SYS_prlimit64, &[1, resource, limit.as_ptr() as u64, 0])
     });
     rows.refused("one-prlimit", set);
+}
+
+/// What would leave process 1 without a processor among many others. What is set is what it has.
+fn processors(rows: &mut Rows) {
+    let one_and_group = [libc::PRIO_PROCESS, libc::PRIO_PGRP];
+    let set = one_and_group
+        .map(|which| call_with(libc::SYS_setpriority, &[u64::from(which), 1, 0]))
+        .into_iter()
+        .find(Result::is_ok)
+        .unwrap_or_else(|| {
+            call_with(libc::SYS_sched_setscheduler, &[1, 0, [0_u32].as_ptr() as u64])
+        });
+    rows.refused("one-priority", set);
+    let mut cores = [0_u64; 16];
+    let size = size_of_val(&cores) as u64;
+    let known = call_with(libc::SYS_sched_getaffinity, &[1, size, cores.as_mut_ptr() as u64]);
+    let set = known.and_then(|len| {
+        call_with(libc::SYS_sched_setaffinity, &[1, len as u64, cores.as_ptr() as u64])
+    });
+    rows.refused("one-affinity", set);
 }
 
 fn sockets(rows: &mut Rows) {

@@ -126,7 +126,8 @@ impl Work {
         clock: Instant,
     ) -> Result<Delivery, Broken> {
         // A workspace that is shared is others' too: who has written what can't be told.
-        let disk = Meter::new(&[&worker.paths.results], worker.disk);
+        let disk = Meter::start(&[&worker.paths.results], worker.disk)
+            .map_err(|e| local("watch what the attempt writes", &e))?;
         let watch = Watch {
             disk: &disk,
             signals: &worker.signals,

@@ -16,7 +16,7 @@ use protocol::{Assignment, CHECK_FAILED_CODE, CHECK_IMPOSSIBLE_CODE, CHECK_SAYS}
 use crate::args::CheckArgs;
 use crate::attempt;
 use crate::child::{self, Clocks, Outcome, Program, Stop, Watch};
-use crate::disk::{Bounds, Meter};
+use crate::disk::Meter;
 use crate::environment;
 use crate::gateway::Gateway;
 use crate::process::{Ended, Processes};
@@ -91,7 +91,7 @@ fn check(args: &CheckArgs) -> Result<Verdict, String> {
     // It has none; nobody is asked, since silence is not measured.
     let gateway = Gateway::Socket(PathBuf::new());
     // It writes into memory, which has a bound of its own.
-    let disk = Meter::new(&[], Bounds { bytes: u64::MAX, files: u64::MAX });
+    let disk = Meter::default();
     let watch = Watch { signals: &signals, folder: &args.task, gateway: &gateway, disk: &disk };
     let output = Arc::new(Mutex::new(String::new()));
     let sink = Arc::clone(&output);

@@ -1,13 +1,16 @@
 //! How much an attempt may write to disk, and how many files. The kernel has no such bound for a folder that is
 //! mounted, so the folders are looked at once a second.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
@@ -65,46 +68,95 @@ struct Usage {
     unseen: u64,
 }
 
-/// Watches what an attempt writes.
-#[derive(Debug)]
+/// Watches what an attempt writes, in a thread of its own: a look may take long, when an attempt has made many files or
+/// processes, and the attempt's end is not to wait for it. The thread ends with this.
+#[derive(Debug, Default)]
 pub(crate) struct Meter {
-    folders: Vec<PathBuf>,
-    bounds: Bounds,
-    /// What was there before the attempt.
-    before: Usage,
-    next: Cell<Instant>,
+    shared: Arc<Shared>,
+    /// `None` where nothing is watched.
+    looker: Option<Thread>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Which bound was passed.
+    passed: OnceLock<String>,
+    is_over: AtomicBool,
 }
 
 impl Meter {
     /// Begins to watch those folders. What is in them already is not the attempt's.
-    pub(crate) fn new(folders: &[&Path], bounds: Bounds) -> Self {
-        let folders = folders.iter().map(|&folder| folder.to_owned()).collect();
-        let mut meter = Self {
-            folders,
-            bounds,
-            before: Usage::default(),
-            next: Cell::new(Instant::now() + EVERY),
-        };
-        // Also this look has an end.
-        let files = bounds.files.saturating_mul(10);
-        meter.before = meter.measure(Usage { bytes: u64::MAX, files, unseen: u64::MAX });
-        meter
+    ///
+    /// # Errors
+    ///
+    /// That there is no room for a thread.
+    pub(crate) fn start(folders: &[&Path], bounds: Bounds) -> io::Result<Self> {
+        let looks = Looks::new(folders, bounds);
+        let mut meter = Self::default();
+        let shared = Arc::clone(&meter.shared);
+        let looker = thread::Builder::new().name("disk".to_owned()).spawn(move || {
+            let mut pause = EVERY;
+            loop {
+                thread::park_timeout(pause);
+                if shared.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let began = Instant::now();
+                if let Some(what) = looks.passed(&shared.is_over) {
+                    let _ = shared.passed.set(what);
+                    return;
+                }
+                pause = EVERY.max(began.elapsed() * 9);
+            }
+        })?;
+        meter.looker = Some(looker.thread().clone());
+        Ok(meter)
     }
 
-    /// Returns which bound the attempt has passed, if it has; looks once a second at most.
+    /// Returns which bound the attempt has passed, as far as was seen by now.
     pub(crate) fn passed(&self) -> Option<String> {
-        let began = Instant::now();
-        if began < self.next.get() {
-            return None;
+        self.shared.passed.get().cloned()
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        if let Some(looker) = &self.looker {
+            looker.unpark();
         }
+    }
+}
+
+/// Looks at folders again and again.
+#[derive(Debug)]
+struct Looks {
+    folders: Vec<PathBuf>,
+    bounds: Bounds,
+    /// What was there before the attempt.
+    before: Usage,
+}
+
+impl Looks {
+    fn new(folders: &[&Path], bounds: Bounds) -> Self {
+        let folders = folders.iter().map(|&folder| folder.to_owned()).collect();
+        let mut looks = Self { folders, bounds, before: Usage::default() };
+        // Also this look has an end.
+        let files = bounds.files.saturating_mul(10);
+        let most = Usage { bytes: u64::MAX, files, unseen: u64::MAX };
+        looks.before = looks.measure(most, &AtomicBool::new(false));
+        looks
+    }
+
+    /// Returns which bound the attempt has passed, if it has; nothing when nobody wants to know any more.
+    fn passed(&self, is_over: &AtomicBool) -> Option<String> {
         let (before, bounds) = (self.before, self.bounds);
         let most = Usage {
             bytes: before.bytes.saturating_add(bounds.bytes),
             files: before.files.saturating_add(bounds.files),
             unseen: before.unseen,
         };
-        let now = self.measure(most);
-        self.next.set(Instant::now() + EVERY.max(began.elapsed() * 9));
+        let now = self.measure(most, is_over);
         if now.bytes > most.bytes {
             Some(format!("more than {} MiB", bounds.bytes >> 20))
         } else if now.files > most.files {
@@ -116,9 +168,9 @@ impl Meter {
         }
     }
 
-    /// Measures what is in the folders, until it is more than that.
-    fn measure(&self, most: Usage) -> Usage {
-        let mut walk = Walk { most, found: Usage::default() };
+    /// Measures what is in the folders, until it is more than that, or nobody wants to know any more.
+    fn measure(&self, most: Usage, is_over: &AtomicBool) -> Usage {
+        let mut walk = Walk { most, found: Usage::default(), is_over };
         let mut devices = Vec::new();
         for folder in &self.folders {
             if let Ok(opened) = openat(CWD, folder, FOLDER, Mode::empty()) {
@@ -133,15 +185,19 @@ impl Meter {
     }
 }
 
-struct Walk {
+struct Walk<'a> {
     most: Usage,
     found: Usage,
+    is_over: &'a AtomicBool,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn is_over(&self) -> bool {
         let (found, most) = (self.found, self.most);
-        found.bytes > most.bytes || found.files > most.files || found.unseen > most.unseen
+        found.bytes > most.bytes
+            || found.files > most.files
+            || found.unseen > most.unseen
+            || self.is_over.load(Ordering::Relaxed)
     }
 
     /// Counts what is in a folder, following no link.
@@ -186,6 +242,9 @@ impl Walk {
     fn without_names(&mut self, devices: &[u64], folders: &[PathBuf]) {
         let (mut files, mut looked_at) = (HashMap::new(), 0);
         for pid in process::descendants(getpid()) {
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
             let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
             for fd in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
                 looked_at += 1;
@@ -256,9 +315,8 @@ mod tests {
     }
 
     /// Returns what is passed by what was written since.
-    fn passed(meter: &Meter) -> Option<String> {
-        meter.next.set(Instant::now());
-        meter.passed()
+    fn passed(looks: &Looks) -> Option<String> {
+        looks.passed(&AtomicBool::new(false))
     }
 
     #[test]
@@ -267,47 +325,47 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         fill(&path("before"), 3 * MIB);
         fill(&outside.path().join("large"), 8 * MIB);
-        let meter = Meter::new(&[dir.path()], Bounds { bytes: 2 * MIB, files: 8 });
+        let looks = Looks::new(&[dir.path()], Bounds { bytes: 2 * MIB, files: 8 });
         symlink(outside.path(), path("link")).unwrap();
         fs::create_dir_all(path("a/b")).unwrap();
         fill(&path("a/b/one"), MIB);
         // A file with holes takes no room, and one file with two names takes it once.
         File::create(path("holes")).unwrap().set_len(1 << 30).unwrap();
         fs::hard_link(path("a/b/one"), path("again")).unwrap();
-        assert_eq!(passed(&meter), None);
+        assert_eq!(passed(&looks), None);
         let second = fill(&path("two"), MIB + 8192);
-        assert_eq!(passed(&meter).as_deref(), Some("more than 2 MiB"));
+        assert_eq!(passed(&looks).as_deref(), Some("more than 2 MiB"));
         second.set_len(0).unwrap();
-        assert_eq!(passed(&meter), None);
+        assert_eq!(passed(&looks), None);
         for name in ["c", "d", "e"] {
             fs::create_dir(path(name)).unwrap();
         }
-        assert_eq!(passed(&meter).as_deref(), Some("more than 8 files and folders"));
+        assert_eq!(passed(&looks).as_deref(), Some("more than 8 files and folders"));
     }
 
     #[test]
     fn folder_that_can_not_be_looked_into_is_not_overlooked() {
         let dir = tempfile::tempdir().unwrap();
-        let meter = Meter::new(&[dir.path()], Bounds { bytes: MIB, files: 1000 });
+        let looks = Looks::new(&[dir.path()], Bounds { bytes: MIB, files: 1000 });
         let deep: PathBuf = std::iter::repeat_n("x", MAX_DEPTH).collect();
         fs::create_dir_all(dir.path().join(&deep)).unwrap();
-        assert_eq!(passed(&meter), None);
+        assert_eq!(passed(&looks), None);
         fs::create_dir_all(dir.path().join(&deep).join("x/y")).unwrap();
-        assert!(passed(&meter).unwrap().contains("can't be looked into"));
+        assert!(passed(&looks).unwrap().contains("can't be looked into"));
         fs::remove_dir_all(dir.path().join("x")).unwrap();
-        assert_eq!(passed(&meter), None);
+        assert_eq!(passed(&looks), None);
         let locked = dir.path().join("locked");
         fs::create_dir(&locked).unwrap();
         fs::set_permissions(&locked, Permissions::from_mode(0o0)).unwrap();
         // Nothing is locked for root.
-        assert_eq!(passed(&meter).is_none(), fs::read_dir(&locked).is_ok());
+        assert_eq!(passed(&looks).is_none(), fs::read_dir(&locked).is_ok());
     }
 
     #[test]
     fn file_that_is_only_open_or_only_mapped_counts() {
         let dir = tempfile::tempdir().unwrap();
         let folders = [dir.path().to_owned()];
-        let meter = Meter::new(&[dir.path()], Bounds { bytes: MIB, files: 8 });
+        let looks = Looks::new(&[dir.path()], Bounds { bytes: MIB, files: 8 });
         let script = "head -c 2097152 /dev/zero > x; exec 3< x; rm x; echo; read _";
         let mut child = std::process::Command::new("sh")
             .args(["-c", script])
@@ -319,10 +377,10 @@ mod tests {
         let mut byte = [0];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert_eq!(passed(&meter).as_deref(), Some("more than 1 MiB"));
+        assert_eq!(passed(&looks).as_deref(), Some("more than 1 MiB"));
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert_eq!(passed(&meter), None);
+        assert_eq!(passed(&looks), None);
 
         let line =
             |path: &str| format!("7f0000000000-7f0000200000 rw-s 00000000 08:01 1234 {path}");
