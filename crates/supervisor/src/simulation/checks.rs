@@ -536,16 +536,22 @@ impl World {
         None
     }
 
-    /// No more attempts than allowed are under way.
+    /// No more attempts than allowed are under way, and no more replicas are there than these and their spares.
     pub(super) fn check_limits(&mut self) -> Option<String> {
         if self.engine_away || disk::with(|disk| !disk.is_calm()) {
             self.trouble();
         }
         for (name, replicas, _) in self.workload.workers {
             let of_it =
-                self.containers.values().filter(|c| c.runs() && c.spec.worker.as_str() == name);
-            if of_it.count() > replicas as usize {
-                return Some(format!("{name} has more than {replicas} replicas"));
+                || self.containers.values().filter(|c| c.runs() && c.spec.worker.as_str() == name);
+            let (all, at_work) =
+                (of_it().count(), of_it().filter(|c| c.player.work.is_some()).count());
+            // Beside each that is at work there may be a spare.
+            let replicas = replicas as usize;
+            if at_work > replicas || all > 2 * replicas {
+                return Some(format!(
+                    "{name} has {all} replicas, {at_work} of them at work, and may have {replicas}"
+                ));
             }
         }
         None
