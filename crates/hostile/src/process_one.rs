@@ -116,29 +116,37 @@ fn proc(rows: &mut Rows) {
     }
 }
 
+/// The numbers that threads of process 1 may have: they are started before any agent.
+const THREADS: std::ops::RangeInclusive<u64> = 1..=16;
+
 /// A limit that is set to what it is hurts nobody where the attack succeeds.
 fn limits(rows: &mut Rows) {
     let mut limit = [0_u64; 2];
     let resource = u64::from(libc::RLIMIT_NOFILE);
     let own = call_with(libc::SYS_prlimit64, &[0, resource, 0, limit.as_mut_ptr() as u64]);
-    let set = own.and_then(|_| {
-        call_with(libc::SYS_prlimit64, &[1, resource, 0, limit.as_mut_ptr() as u64])?;
-        call_with(libc::SYS_prlimit64, &[1, resource, limit.as_ptr() as u64, 0])
-    });
-    rows.refused("one-prlimit", set);
+    let mut set = |thread| {
+        call_with(libc::SYS_prlimit64, &[thread, resource, 0, limit.as_mut_ptr() as u64])?;
+        call_with(libc::SYS_prlimit64, &[thread, resource, limit.as_ptr() as u64, 0])
+    };
+    let main = set(1);
+    rows.refused("one-prlimit", own.and(main));
+    rows.refused("one-prlimit-thread", any(THREADS.map(set)));
 }
 
 /// What would leave process 1 without a processor among many others. What is set is what it has.
 fn processors(rows: &mut Rows) {
-    let one_and_group = [libc::PRIO_PROCESS, libc::PRIO_PGRP];
-    let set = one_and_group
-        .map(|which| call_with(libc::SYS_setpriority, &[u64::from(which), 1, 0]))
-        .into_iter()
-        .find(Result::is_ok)
-        .unwrap_or_else(|| {
-            call_with(libc::SYS_sched_setscheduler, &[1, 0, [0_u32].as_ptr() as u64])
-        });
-    rows.refused("one-priority", set);
+    let set = |which, who| call_with(libc::SYS_setpriority, &[u64::from(which), who, 0]);
+    let policy = call_with(libc::SYS_sched_setscheduler, &[1, 0, [0_u32].as_ptr() as u64]);
+    rows.refused("one-priority", any([set(libc::PRIO_PROCESS, 1), policy].into_iter()));
+    rows.refused("one-priority-thread", any(THREADS.map(|one| set(libc::PRIO_PROCESS, one))));
+    // A process may join the group of process 1: they are of one session.
+    let joined = in_child(|| {
+        // SAFETY: no memory is involved.
+        let _ = checked(unsafe { libc::setpgid(0, 1) });
+        any([set(libc::PRIO_PGRP, 0), set(libc::PRIO_PGRP, 1)].into_iter()).map(drop)
+    });
+    rows.refused("one-priority-group", joined);
+    rows.refused("one-priority-user", set(libc::PRIO_USER, 0));
     let mut cores = [0_u64; 16];
     let size = size_of_val(&cores) as u64;
     let known = call_with(libc::SYS_sched_getaffinity, &[1, size, cores.as_mut_ptr() as u64]);
@@ -146,6 +154,20 @@ fn processors(rows: &mut Rows) {
         call_with(libc::SYS_sched_setaffinity, &[1, len as u64, cores.as_ptr() as u64])
     });
     rows.refused("one-affinity", set);
+}
+
+/// Returns the first of them that succeeded, or else the last error.
+fn any<T>(mut tried: impl Iterator<Item = io::Result<T>>) -> io::Result<T> {
+    let mut last = Err(io::Error::other("nothing was tried"));
+    tried
+        .find_map(|one| match one {
+            Ok(value) => Some(value),
+            Err(error) => {
+                last = Err(error);
+                None
+            }
+        })
+        .map_or(last, Ok)
 }
 
 fn sockets(rows: &mut Rows) {

@@ -20,7 +20,7 @@ use rustix::process::{
     waitid,
 };
 
-/// The lowest priority ("nice") that the kernel has: a 70th of the share of process 1, which has 0.
+/// The lowest priority ("nice") that the kernel has: about a 70th of the share of process 1, which has 0.
 const LOWEST: i32 = 19;
 
 /// How a process ended.
@@ -149,8 +149,8 @@ impl Processes {
 }
 
 /// Starts a process with the lowest priority, which its descendants inherit and can't raise. Hundreds of processes that
-/// never sleep then leave process 1 enough of the container's processors to end them. A thread inherits its priority
-/// to what it starts and can't raise it again, so a thread of its own starts the process.
+/// never sleep then leave process 1 enough of the container's processors to end them. A child gets the priority of the
+/// thread that starts it, and that thread can't raise its own again. So a thread is made for the start alone.
 fn spawn_behind_us(command: &mut Command) -> io::Result<Child> {
     thread::scope(|scope| {
         let spawn = || {

@@ -100,9 +100,13 @@ fn programs() -> Result<[BpfProgram; 3], seccompiler::BackendError> {
         namespaces.push(rule([(SeccompCmpOp::MaskedEq(bits(kind)), kind)])?);
     }
     denied.insert(libc::SYS_clone, namespaces);
-    // The kernel lets the same user change the limits of process 1, dumpable or not.
-    denied.insert(libc::SYS_prlimit64, vec![rule([(SeccompCmpOp::Eq, 1)])?]);
-    // Nor its priority and its processors: it has to outrun what it ends.
+    // The kernel lets the same user change the limits and the priority of process 1, dumpable or not, by the number of
+    // any of its threads and by the group that it is in. So a program may change its own only, which 0 stands for.
+    denied.insert(libc::SYS_prlimit64, vec![rule([(SeccompCmpOp::Ne, 0)])?]);
+    let other_number = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    let kinds = rule([(SeccompCmpOp::Ne, libc::PRIO_PROCESS.cast_signed())])?;
+    denied.insert(libc::SYS_setpriority, vec![kinds, SeccompRule::new(vec![other_number])?]);
+    // C libraries name a program's own threads by number here. So only the main thread of process 1 is guarded.
     for call in [
         libc::SYS_sched_setaffinity,
         libc::SYS_sched_setattr,
@@ -111,13 +115,6 @@ fn programs() -> Result<[BpfProgram; 3], seccompiler::BackendError> {
     ] {
         denied.insert(call, vec![rule([(SeccompCmpOp::Eq, 1)])?]);
     }
-    let whose = |index, value| {
-        let value = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
-        SeccompRule::new(vec![value])
-    };
-    // Of process 1 or its group, which has the same number, or of all of its user's.
-    let all_of_a_user = u64::from(libc::PRIO_USER);
-    denied.insert(libc::SYS_setpriority, vec![whose(1, 1)?, whose(0, all_of_a_user)?]);
     // What `clone3` is to do lies in memory, where no filter looks. Where it is missing, libraries use `clone`.
     let missing = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok([filter(denied, libc::EPERM)?, filter(missing, libc::ENOSYS)?, without_x32()])
