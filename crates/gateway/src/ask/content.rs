@@ -48,6 +48,15 @@ impl Once {
         self.0 |= 1 << bit;
         Ok(())
     }
+
+    /// Returns the field that a key names.
+    fn field(&mut self, key: &str) -> Result<Field, Unreadable> {
+        let field = Field::of(key)?;
+        if field.is_read() {
+            self.check(field as u8, key)?;
+        }
+        Ok(field)
+    }
 }
 
 /// What blocks are: tools, or what is said.
@@ -283,19 +292,12 @@ fn object(
     let (mut sum, mut once) = (Sum::default(), Once::default());
     let (mut name, mut from, mut url) = (None, None, None);
     scan.object("a block is expected", |scan, key| {
-        let field = Field::of(key)?;
+        let field = once.field(key)?;
         if field != Field::CacheControl {
             sum.add(key);
         }
-        if field.is_read() {
-            once.check(field as u8, key)?;
-        }
         match field {
-            Field::Type => {
-                let text = scan.text()?;
-                sum.add(&text);
-                name = Some(text);
-            }
+            Field::Type => name = Some(counted(scan, &mut sum)?),
             Field::CacheControl => {
                 sum.ends = time_to_live(scan)?.or(sum.ends);
                 finds.long_lived |= sum.ends == Some(Ttl::Long);
@@ -388,16 +390,9 @@ fn source(
     let (mut url, mut file) = (None, false);
     scan.object("a source is expected", |scan, key| {
         sum.add(key);
-        let field = Field::of(key)?;
-        if field.is_read() {
-            once.check(field as u8, key)?;
-        }
+        let field = once.field(key)?;
         match field {
-            Field::Type => {
-                let text = scan.text()?;
-                sum.add(&text);
-                name = Some(text);
-            }
+            Field::Type => name = Some(counted(scan, sum)?),
             Field::Content => nested(scan, finds, depth, sum)?,
             Field::Url => url = address(scan, sum)?,
             _ => {
@@ -427,12 +422,17 @@ fn source(
     Ok((kind, data))
 }
 
+/// Reads a text and adds it to the sum.
+fn counted<'a>(scan: &mut Scan<'a>, sum: &mut Sum) -> Result<Cow<'a, str>, Unreadable> {
+    let text = scan.text()?;
+    sum.add(&text);
+    Ok(text)
+}
+
 /// Reads a URL, if there is one.
 fn address<'a>(scan: &mut Scan<'a>, sum: &mut Sum) -> Result<Option<Cow<'a, str>>, Unreadable> {
     if scan.peek() == Some(b'"') {
-        let url = scan.text()?;
-        sum.add(&url);
-        return Ok(Some(url));
+        return Ok(Some(counted(scan, sum)?));
     }
     match scan.value()? {
         raw @ "null" => {
@@ -457,16 +457,9 @@ fn added_tool(
     let (mut name, mut once) = (None, Once::default());
     scan.object("a tool is expected", |scan, key| {
         sum.add(key);
-        let field = Field::of(key)?;
-        if field.is_read() {
-            once.check(field as u8, key)?;
-        }
+        let field = once.field(key)?;
         match field {
-            Field::Type => {
-                let text = scan.text()?;
-                sum.add(&text);
-                name = Some(text);
-            }
+            Field::Type => name = Some(counted(scan, sum)?),
             Field::Definition => sum.add_block(&object(scan, finds, Role::Tool, depth)?),
             _ => {
                 let raw = scan.value()?;
@@ -501,10 +494,7 @@ fn look(scan: &mut Scan<'_>, finds: &mut Finds, depth: u8) -> Result<(), Unreada
         Some(b'{') => {
             let (mut name, mut url, mut once) = (None, None, Once::default());
             scan.object("", |scan, key| {
-                let field = Field::of(key)?;
-                if field.is_read() {
-                    once.check(field as u8, key)?;
-                }
+                let field = once.field(key)?;
                 match (field, scan.peek()) {
                     (Field::Type, Some(b'"')) => name = Some(scan.text()?),
                     (Field::Url, Some(b'"')) => url = Some(scan.text()?),
